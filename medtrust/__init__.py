@@ -1,0 +1,80 @@
+"""medtrust: can this generator of medical images be trusted?
+
+Importing this package imports neither torch nor numpy; the names below load what they need when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from medtrust.errors import Insufficient, MedtrustError
+from medtrust.hookspecs import hookimpl
+from medtrust.types import (
+    Estimate,
+    Evidence,
+    ExplainerSpec,
+    FeatureMatrix,
+    FeatureSpec,
+    FormatSpec,
+    GeneratorSpec,
+    ImageHeader,
+    Intensity,
+    Interval,
+    MetricInput,
+    MetricSpec,
+    Null,
+    Picture,
+    ReportFormat,
+    Resolution,
+    Result,
+    SampleBatch,
+    SelfTest,
+    TestOutcome,
+)
+
+if TYPE_CHECKING:
+    from medtrust import ops, stats
+    from medtrust.api import audit
+
+__version__ = "0.1.0"
+
+_LAZY = {"audit": "medtrust.api:audit", "ops": "medtrust.ops", "stats": "medtrust.stats"}
+
+__all__ = [
+    "Estimate",
+    "Evidence",
+    "ExplainerSpec",
+    "FeatureMatrix",
+    "FeatureSpec",
+    "FormatSpec",
+    "GeneratorSpec",
+    "ImageHeader",
+    "Insufficient",
+    "Intensity",
+    "Interval",
+    "MedtrustError",
+    "MetricInput",
+    "MetricSpec",
+    "Null",
+    "Picture",
+    "ReportFormat",
+    "Resolution",
+    "Result",
+    "SampleBatch",
+    "SelfTest",
+    "TestOutcome",
+    "__version__",
+    "audit",
+    "hookimpl",
+    "ops",
+    "stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'medtrust' has no attribute {name!r}")
+    module, _, attribute = _LAZY[name].partition(":")
+    value = importlib.import_module(module)
+    return getattr(value, attribute) if attribute else value

@@ -1,0 +1,5 @@
+"""Builds the native extension; everything else is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
