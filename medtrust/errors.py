@@ -60,7 +60,7 @@ class NativeError(MedtrustError):
     exit_code = 70
 
 
-class Insufficient(MedtrustError):
+class Insufficient(MedtrustError):  # noqa: N818 - it is an answer, not a fault
     """A metric needs more images or patients than it was given; it becomes a result row, not a crash.
 
     Metrics raise it with a sentence such as "needs 50 patients, train has 12".

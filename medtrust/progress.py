@@ -40,6 +40,7 @@ class QuietProgress:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
+        """Open a stage that nobody sees."""
         yield self
 
     def advance(self, n: int = 1) -> None:
@@ -74,12 +75,14 @@ class PlainProgress:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
+        """Open a stage that ends with a line of its own."""
         stage = _PlainStage(title, total, self.out, self.every)
         yield stage
         seconds = time.monotonic() - stage.began
         print(f"{title}: {stage.done}/{total} in {seconds:.1f} s", file=self.out, flush=True)
 
     def say(self, line: str) -> None:
+        """Print the line."""
         print(line, file=self.out, flush=True)
 
 
@@ -101,14 +104,21 @@ class TerminalProgress:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
+        """Open a stage with a bar of its own."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+        columns = (
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
         with Bars(*columns, console=self.console) as bars:
             yield _TerminalStage(bars, bars.add_task(title, total=total))
 
     def say(self, line: str) -> None:
+        """Print the line above the bar."""
         self.console.print(line, markup=False, highlight=False)
 
 

@@ -1,0 +1,319 @@
+"""One call from image sets to a judged trust report: what the command line and `medtrust.audit` run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from medtrust import __version__
+from medtrust.engine import Plan, make_plan, run_plan
+from medtrust.errors import ConfigError, DataError
+from medtrust.evidence import check_policy, illustrate
+from medtrust.progress import Progress, QuietProgress
+from medtrust.pseudonyms import Pseudonyms
+from medtrust.seeding import DERIVATION, derive_seed
+from medtrust.types import FeatureMatrix, Intensity, SetData, SetName
+from medtrust.writing import ensure_folder, write_atomically
+
+if TYPE_CHECKING:
+    from medtrust.extraction import Survey
+    from medtrust.host import Host
+    from medtrust.images import ImageSet
+    from medtrust.report import TrustReport
+
+__all__ = ["audit", "write_report"]
+
+SHOWN_PACKAGES = ("medtrust", "torch", "numpy", "pluggy")
+
+
+def audit(
+    *,
+    train: str | Path,
+    synthetic: str | Path,
+    holdout: str | Path | None = None,
+    features: str | Sequence[str] = ("radiomics",),
+    metrics: str | Sequence[str] = "all",
+    policy: str | Path = "research",
+    baseline: str | Path | None = None,
+    out: str | Path | None = None,
+    formats: Sequence[str] = ("html",),
+    evidence: str = "none",
+    seed: int = 0,
+    level: float = 0.95,
+    patients: str | None = None,
+    intensity: Intensity | None = None,
+    n_synthetic: int | None = None,
+    weights: Mapping[str, Path] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    batch_size: int = 64,
+    offline: bool | None = None,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+    host: Host | None = None,
+) -> TrustReport:
+    """Audit a generator: compare synthetic images with the real ones it was fitted on.
+
+    Args:
+        train: The real images that the generator was fitted on: folder, manifest.csv, npz, DICOM or NIfTI tree.
+        synthetic: What the generator made, in the same forms, or a generator as `kind:path?option=value`.
+        holdout: Real images from the same source, of other patients, never used to fit. Without it no copy test can
+            be run, and the report says so.
+        features: Feature spaces to compare in.
+        metrics: "all", or names.
+        policy: A policy file, or the name of a ready one: research, clinical-strict, ci-smoke.
+        baseline: An earlier report.json that non-regression gates compare with.
+        out: Folder for the report; None writes nothing and draws no evidence.
+        formats: Renderings to write beside report.json.
+        evidence: none, blur or full: which pictures may leave.
+        seed: Root seed; the same call twice gives the same bytes.
+        level: Confidence level of every interval.
+        patients: Regular expression that finds the patient in a file's path.
+        intensity: Declared range, where the files leave it open.
+        n_synthetic: How many images to draw from a generator; as many as train has when not given.
+        weights: Weight files by name.
+        options: Options per metric.
+        device: cpu or cuda.
+        workers: Decoding threads.
+        batch_size: Images per extraction batch.
+        offline: Never open a socket; true by default under CI.
+        cache: Folder of the feature store.
+        progress: Where to report progress; silent when not given.
+        host: A plugin host; a new one when not given.
+
+    Returns:
+        The judged report; it has been written to `out` when that was given.
+
+    Raises:
+        MedtrustError: With a sentence that names the file, plugin or option and the remedy.
+    """
+    from medtrust import gate
+    from medtrust.host import build_host
+    from medtrust.images import common_intensity
+    from medtrust.report import build_report
+    from medtrust.sources import open_source
+
+    clock = _Clock()
+    progress = progress or QuietProgress()
+    host = host or build_host()
+    shown = check_policy(evidence)
+    rules = gate.load_policy(policy)
+    before = gate.load_baseline(baseline) if baseline else None
+    features = [features] if isinstance(features, str) else list(features)
+    plan = make_plan(host, metrics=metrics, features=features, seed=seed, level=level, options=options)
+    place = ensure_folder(Path(out)) if out is not None else None
+    offline = bool(os.environ.get("CI")) if offline is None else offline
+    cache_dir = Path(cache) if cache else Path(platformdirs.user_cache_dir("medtrust"))
+    extractors = _extractors(plan, host, weights or {}, offline, cache_dir, device)
+
+    clock.mark("plan")
+    sets: dict[SetName, ImageSet] = {}
+    subject: dict[str, str | int] = {}
+    sources: dict[SetName, str | Path | None] = {"train": train, "holdout": holdout, "synthetic": synthetic}
+    for name, source in sources.items():
+        if source is None:
+            continue
+        sets[name], described = open_source(
+            source,
+            name,
+            host,
+            patients=patients,
+            intensity=intensity,
+            samples=(place or cache_dir) / "samples",
+            n=n_synthetic or len(sets.get("train", ())),
+            seed=derive_seed(seed, "sample"),
+            device=device,
+            progress=progress,
+        )
+        if name == "synthetic":
+            subject = described
+    declared = common_intensity(list(sets.values()))
+    _refuse_shared_patients(sets)
+    clock.mark("open")
+
+    surveys = _survey(sets, extractors, declared, cache_dir, batch_size, workers, progress)
+    clock.mark("features")
+    data, matrices = _data_of(sets, surveys, extractors)
+    outcome = run_plan(plan, host, data, matrices, declared, progress)
+    clock.mark("metrics")
+
+    results, lookup = illustrate(outcome.results, sets, declared, shown, place, Pseudonyms())
+    report = build_report(
+        run=_run_facts(host, plan, extractors, seed, shown, rules.name, rules.sha256, device),
+        subject=subject,
+        data={name: images.describe() for name, images in sets.items()},
+        results=results,
+        failures=[*host.failures, *outcome.failures],
+    )
+    report = gate.judge(report, rules, baseline=before)
+    host.fire("medtrust_after_report", report=report.to_dict())
+    if place is not None:
+        write_report(report, place, formats, host)
+        _write_private(place, lookup)
+        clock.mark("report")
+        seconds = {"stages": clock.stages, "metrics": dict(outcome.seconds)}
+        extracted = {name: dict(survey.extracted) for name, survey in surveys.items()}
+        facts = {"command": sys.argv, "started": clock.started, "seconds": seconds, "extracted": extracted}
+        write_atomically(place / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+    return report
+
+
+def write_report(report: TrustReport, folder: Path, formats: Sequence[str], host: Host) -> list[Path]:
+    """Write renderings and then report.json, the truth, last.
+
+    Args:
+        report: A judged report.
+        folder: Where to; evidence pictures are read from here.
+        formats: Names of report formats; json is always written.
+        host: Finds the formats.
+
+    Returns:
+        The files, report.json last.
+    """
+    chosen = [host.find("report_format", name) for name in dict.fromkeys([*formats, "json"])]
+    chosen.sort(key=lambda c: c.spec.name == "json")
+    written = []
+    plain = report.to_dict()
+    for contribution in chosen:
+        path = folder / contribution.spec.filename
+        write_atomically(path, host.load(contribution)(plain, folder))
+        written.append(path)
+    return written
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage, kept out of the report so that its bytes depend on the input alone."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stages[stage] = round(now - self.last, 3)
+        self.last = now
+
+
+def _extractors(
+    plan: Plan, host: Host, weights: Mapping[str, Path], offline: bool, cache_dir: Path, device: str
+) -> dict[str, Any]:
+    from medtrust.weights import resolve_weights
+
+    extractors = {}
+    for name, contribution in plan.spaces.items():
+        options: dict[str, Any] = {"device": device}
+        if contribution.spec.weights:
+            options["weights"] = resolve_weights(
+                contribution.spec.weights, weights, offline=offline, cache_dir=cache_dir
+            )
+        extractors[name] = host.load(contribution)(**options)
+    unused = set(weights) - {c.spec.weights for c in plan.spaces.values()}
+    if unused:
+        raise ConfigError(
+            f"--weights {sorted(unused)[0]} is used by no chosen feature space; chosen: {sorted(plan.spaces)}"
+        )
+    return extractors
+
+
+def _refuse_shared_patients(sets: Mapping[SetName, ImageSet]) -> None:
+    """A patient in both train and holdout would make every privacy number wrong, so it is an error."""
+    if "holdout" not in sets or not (sets["train"].patients_known and sets["holdout"].patients_known):
+        return
+    shared = set(sets["train"].patients) & set(sets["holdout"].patients)
+    if shared:
+        example = sets["holdout"].names[[p in shared for p in sets["holdout"].patients].index(True)]
+        raise DataError(
+            f"{len(shared)} patients are in both train and holdout, for instance that of holdout/{example}; "
+            "split by patient and run again"
+        )
+
+
+def _survey(
+    sets: Mapping[SetName, ImageSet],
+    extractors: Mapping[str, Any],
+    intensity: Intensity,
+    cache_dir: Path,
+    batch_size: int,
+    workers: int | None,
+    progress: Progress,
+) -> dict[SetName, Survey]:
+    from medtrust.cache import FeatureStore
+    from medtrust.extraction import survey
+
+    store = FeatureStore(cache_dir / "features")
+    return {
+        name: survey(
+            images,
+            extractors,
+            intensity,
+            store,
+            batch_size=batch_size,
+            workers=workers or min(8, os.cpu_count() or 1),
+            progress=progress,
+        )
+        for name, images in sets.items()
+    }
+
+
+def _data_of(
+    sets: Mapping[SetName, ImageSet], surveys: Mapping[SetName, Survey], extractors: Mapping[str, Any]
+) -> tuple[dict[SetName, SetData], dict[str, dict[SetName, FeatureMatrix]]]:
+    from medtrust.extraction import standardise
+
+    data = {name: SetData(name, images, images.patients, surveys[name].digests) for name, images in sets.items()}
+    matrices: dict[str, dict[SetName, FeatureMatrix]] = {}
+    for space, extractor in extractors.items():
+        raw = {name: survey.features[space] for name, survey in surveys.items()}
+        matrices[space] = standardise(raw) if getattr(extractor, "standardise", False) else raw
+    return data, matrices
+
+
+def _run_facts(
+    host: Host,
+    plan: Plan,
+    extractors: Mapping[str, Any],
+    seed: int,
+    evidence: str,
+    policy: str,
+    policy_sha256: str,
+    device: str,
+) -> dict[str, Any]:
+    return {
+        "tool": {"name": "medtrust", "version": __version__},
+        "seed": {"root": seed, "derivation": DERIVATION},
+        "level": plan.level,
+        "device": device,
+        "evidence": evidence,
+        "policy": {"name": policy, "sha256": policy_sha256},
+        "features": {name: extractor.digest for name, extractor in extractors.items()},
+        "plugins": host.plugins(),
+        "env": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{name: metadata.version(name) for name in SHOWN_PACKAGES if name != "medtrust"},
+        },
+    }
+
+
+def _write_private(place: Path, lookup: Mapping[str, str]) -> None:
+    """Keep the way back from pseudonyms to file names in a folder of its own that is not for sending."""
+    folder = place / "private"
+    if not lookup:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    lines = ["pseudonym,image"] + [f'{key},"{name.replace(chr(34), chr(34) * 2)}"' for key, name in lookup.items()]
+    write_atomically(folder / "names.csv", ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+    write_atomically(folder / "README.txt", b"names.csv names real files. Keep it inside your institution.\n")

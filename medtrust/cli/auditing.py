@@ -1,0 +1,139 @@
+"""audit, gate, report: from images to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from medtrust.cli.common import PATH, pair, show, words
+from medtrust.errors import ConfigError
+
+__all__ = ["audit", "gate", "report"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _audit_options(command: F) -> F:
+    options = [
+        click.option("--train", type=str, help="Real images that the generator was fitted on."),
+        click.option("--holdout", type=str, help="Real images of other patients, never used to fit."),
+        click.option(
+            "--synthetic", type=str, help="The generator's images, or the generator as kind:path?option=value."
+        ),
+        click.option("--features", help="Feature spaces, comma-separated.  [default: radiomics]"),
+        click.option("--metrics", help="Metrics, comma-separated, or all.  [default: all]"),
+        click.option("--policy", help="Policy file, or research, clinical-strict, ci-smoke.  [default: research]"),
+        click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates."),
+        click.option(
+            "--weights", multiple=True, metavar="NAME=PATH", help="Weight file for a feature space; repeatable."
+        ),
+        click.option("--patients", metavar="REGEX", help="Finds the patient in a file's path."),
+        click.option("--intensity", metavar="LO:HI[:UNIT]", help="Declared range, where the files leave it open."),
+        click.option("--out", type=PATH, help="Folder for the report.  [default: medtrust-report]"),
+        click.option("--format", "format_", help="Report formats, comma-separated.  [default: json,html]"),
+        click.option(
+            "--evidence", type=click.Choice(["none", "blur", "full"]), help="Pictures in the report.  [default: none]"
+        ),
+        click.option("--n-synthetic", type=int, help="Images to draw from a generator.  [default: as many as train]"),
+        click.option("--level", type=float, help="Confidence level.  [default: 0.95]"),
+        click.option("--seed", type=int, help="Root seed.  [default: 0]"),
+        click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where networks run.  [default: cpu]"),
+        click.option("--workers", type=int, help="Decoding threads.  [default: number of cores]"),
+        click.option("--batch-size", type=int, help="Images per batch.  [default: 64]"),
+        click.option("--offline/--online", default=None, help="Never open a socket.  [default: offline under CI]"),
+        click.option("--cache", type=PATH, help="Folder of the feature cache."),
+        click.option("--config", type=PATH, help="medtrust.toml to read.  [default: ./medtrust.toml if present]"),
+        click.option("--quiet", is_flag=True, help="No progress."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_audit_options
+def audit(config: Path | None, quiet: bool, format_: str | None, weights: tuple[str, ...], **given: Any) -> int:
+    """Compare synthetic images with the real ones; write report.json and report.html; exit by the verdict."""
+    from medtrust.api import audit as run
+    from medtrust.config import load_config
+    from medtrust.images import parse_intensity
+    from medtrust.progress import make_progress
+
+    cli_values = {key: value for key, value in given.items() if value is not None}
+    if format_:
+        cli_values["format"] = words(format_)
+    for key in ("features", "metrics"):
+        if key in cli_values:
+            cli_values[key] = words(cli_values[key])
+    if weights:
+        cli_values["weights"] = dict(pair(text, "--weights") for text in weights)
+    settings = load_config(cli_values, file=config)
+    for key in ("train", "synthetic"):
+        if not settings.get(key):
+            raise ConfigError(f"--{key} is missing: name the {key} images (see `medtrust audit --help`)")
+    metrics = words(settings.get("metrics"))
+    intensity = settings.get("intensity")
+    out = Path(settings.get("out"))
+    report = run(
+        train=settings.get("train"),
+        holdout=settings.get("holdout"),
+        synthetic=settings.get("synthetic"),
+        features=words(settings.get("features")),
+        metrics="all" if metrics == ["all"] else metrics,
+        policy=settings.get("policy"),
+        baseline=settings.get("baseline"),
+        out=out,
+        formats=words(settings.get("format")),
+        evidence=settings.get("evidence"),
+        seed=settings.get("seed"),
+        level=settings.get("level"),
+        patients=settings.get("patients"),
+        intensity=parse_intensity(intensity) if intensity else None,
+        n_synthetic=settings.get("n_synthetic"),
+        weights={name: Path(path) for name, path in (settings.get("weights") or {}).items()},
+        device=settings.get("device"),
+        workers=settings.get("workers"),
+        batch_size=settings.get("batch_size"),
+        offline=settings.get("offline"),
+        cache=settings.get("cache"),
+        progress=make_progress(quiet),
+    )
+    return show(report, out)
+
+
+@click.command()
+@click.argument("report", type=PATH)
+@click.option("--policy", required=True, help="Policy file, or research, clinical-strict, ci-smoke.")
+@click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates.")
+def gate(report: Path, policy: str, baseline: Path | None) -> int:
+    """Judge a finished report by a policy; exit by the verdict."""
+    from medtrust import gate as judging
+    from medtrust.report import read_report, summary
+
+    rules = judging.load_policy(policy)
+    before = judging.load_baseline(baseline) if baseline else None
+    judged = judging.judge(read_report(report), rules, baseline=before)
+    click.echo(summary(judged))
+    return judged.exit_code
+
+
+@click.command()
+@click.argument("report", type=PATH)
+@click.option("--format", "format_", default="html", show_default=True, help="Report formats, comma-separated.")
+@click.option("--out", type=PATH, help="Folder to write to.  [default: beside the report]")
+def report(report: Path, format_: str, out: Path | None) -> None:
+    """Render a finished report.json in other formats."""
+    from medtrust.host import build_host
+    from medtrust.report import read_report
+    from medtrust.writing import write_atomically
+
+    host = build_host()
+    finished = read_report(report)
+    for name in words(format_):
+        contribution = host.find("report_format", name)
+        path = (out or report.parent) / contribution.spec.filename
+        write_atomically(path, host.load(contribution)(finished.to_dict(), report.parent))
+        click.echo(path)

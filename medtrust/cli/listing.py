@@ -1,0 +1,109 @@
+"""plugins, data, info: see what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from medtrust.cli.common import PATH
+
+__all__ = ["data", "info", "plugins"]
+
+
+@click.group()
+def plugins() -> None:
+    """See what is installed."""
+
+
+@plugins.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins_list(as_json: bool) -> None:
+    """List plugins and what each contributes."""
+    from medtrust.host import build_host
+
+    host = build_host()
+    if as_json:
+        click.echo(json.dumps({"plugins": host.plugins()}, indent=2))
+        return
+    for kind in ("metric", "features", "generator", "explainer", "format", "report_format"):
+        contributions = host.contributions(kind)
+        if contributions:
+            click.echo(f"{kind.replace('_', ' ')}s" if kind != "features" else "feature spaces")
+        for c in contributions:
+            state = "" if c.status == "ok" else f"  [{c.status}]"
+            click.echo(f"  {c.full_name:<30} {c.spec.summary}{state}")
+    for failure in host.failures:
+        click.echo(f"broken: {failure.plugin} ({failure.distribution}) at {failure.stage}: {failure.error}", err=True)
+        if failure.remedy:
+            click.echo(f"  {failure.remedy}", err=True)
+
+
+@plugins.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins_show(name: str, as_json: bool) -> None:
+    """Show everything that a plugin or contribution declares."""
+    from medtrust.host import build_host
+
+    facts = build_host().describe(name)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        click.echo(f"{key:<22} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@click.group()
+def data() -> None:
+    """Public images and weights, pinned by digest."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def data_list(as_json: bool) -> None:
+    """List the recipes."""
+    from dataclasses import asdict
+
+    from medtrust.recipes import list_recipes
+
+    recipes = list_recipes()
+    if as_json:
+        click.echo(json.dumps([asdict(recipe) for recipe in recipes], indent=2, default=str))
+        return
+    for recipe in recipes:
+        click.echo(f"{recipe.name:<20} {recipe.kind:<8} {recipe.summary}")
+
+
+@data.command("get")
+@click.argument("name")
+@click.option("--cache", type=PATH, help="Folder of the cache.")
+@click.option("--offline", is_flag=True, help="Use the cache only.")
+def data_get(name: str, cache: Path | None, offline: bool) -> None:
+    """Fetch one recipe, check its SHA-256, unpack it into the cache and print where it is."""
+    from medtrust.progress import make_progress
+    from medtrust.recipes import cache_folder, find_recipe, get_recipe
+
+    recipe = find_recipe(name)
+    place = get_recipe(name, cache=cache or cache_folder(), progress=make_progress(), offline=offline)
+    click.echo(f"licence: {recipe.licence}", err=True)
+    click.echo(f"cite:    {recipe.citation}", err=True)
+    click.echo(place)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(as_json: bool) -> None:
+    """Show versions, the native core, the device and the plugins."""
+    from medtrust.about import about
+    from medtrust.host import build_host
+
+    facts = about(build_host())
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for part, values in facts.items():
+        click.echo(part)
+        for key, value in values.items():
+            click.echo(f"  {key:<18} {value}")

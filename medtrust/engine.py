@@ -1,0 +1,304 @@
+"""Plan an audit, then run it: one job per metric and feature space, and a failure is one row of the report."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from medtrust.errors import ConfigError, Insufficient, SelectionError
+from medtrust.seeding import derive_seed
+from medtrust.types import (
+    FeatureMatrix,
+    FeatureSpec,
+    Intensity,
+    MetricInput,
+    MetricSpec,
+    PluginFailure,
+    Result,
+    SetData,
+    SetName,
+)
+
+if TYPE_CHECKING:
+    from medtrust.host import Contribution, Host
+    from medtrust.progress import Progress
+
+__all__ = ["Job", "Plan", "RunOutcome", "make_plan", "run_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One metric in one feature space (empty where it needs none)."""
+
+    contribution: Contribution
+    spec: MetricSpec
+    space: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Result ids: with the space in brackets where the user chose it, without where the metric did."""
+        bracket = f"[{self.space}]" if self.space and not self.spec.spaces else ""
+        return tuple(f"{base}{bracket}" for base in self.spec.result_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be run, settled before anything is read.
+
+    Args:
+        jobs: Metrics to run, in order.
+        spaces: Every feature space that some job needs, by name.
+        skipped: Rows for what cannot run here, with the reason.
+    """
+
+    jobs: tuple[Job, ...]
+    spaces: Mapping[str, Contribution]
+    skipped: tuple[Result, ...]
+    seed: int
+    level: float
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """Results, failures and seconds per job."""
+
+    results: tuple[Result, ...]
+    failures: tuple[PluginFailure, ...]
+    seconds: Mapping[str, float]
+
+
+def make_plan(
+    host: Host,
+    *,
+    metrics: str | Sequence[str],
+    features: Sequence[str],
+    seed: int,
+    level: float,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Plan:
+    """Resolve names to plugins and find every error that can be found before reading an image.
+
+    Args:
+        host: The plugin host.
+        metrics: "all", or names of metrics.
+        features: Names of the feature spaces to compare in.
+        seed: Root seed.
+        level: Confidence level of the intervals.
+        options: Options per metric name.
+
+    Raises:
+        ConfigError: An unknown name, or a level outside (0, 1).
+        PluginError: A named plugin is broken or ambiguous.
+        SelectionError: Nothing is left to run.
+    """
+    if not 0.5 <= level < 1:
+        raise ConfigError(f"level {level} is not a confidence level; give one from 0.5 up to, not including, 1")
+    chosen = tuple(_canonical(host, name) for name in dict.fromkeys(features))
+    if metrics == "all":
+        contributions = [c for c in host.contributions("metric") if not c.spec.optional]
+    else:
+        names = [metrics] if isinstance(metrics, str) else list(metrics)
+        contributions = [host.find("metric", name) for name in dict.fromkeys(names)]
+    jobs: list[Job] = []
+    skipped: list[Result] = []
+    spaces: dict[str, Contribution] = {}
+    for contribution in contributions:
+        spec: MetricSpec = contribution.spec
+        wanted = (spec.spaces or chosen) if "features" in spec.needs else ("",)
+        for space in wanted:
+            job = Job(contribution, spec, space)
+            if contribution.status != "ok":
+                skipped += _rows(job, "skipped", contribution.status)
+                continue
+            if space:
+                spaces.setdefault(space, _usable_space(host, space))
+            jobs.append(job)
+    if not jobs:
+        raise SelectionError("no metric is left to run; see `medtrust plugins list` for what is installed")
+    return Plan(tuple(jobs), spaces, tuple(skipped), seed, level, options or {})
+
+
+def _canonical(host: Host, name: str) -> str:
+    spec: FeatureSpec = host.find("features", name).spec
+    return spec.name
+
+
+def _usable_space(host: Host, name: str) -> Contribution:
+    contribution = host.find("features", name)
+    if contribution.status != "ok":
+        raise ConfigError(f"feature space {name} cannot be used: {contribution.status}")
+    return contribution
+
+
+def run_plan(
+    plan: Plan,
+    host: Host,
+    sets: Mapping[SetName, SetData],
+    features: Mapping[str, Mapping[SetName, FeatureMatrix]],
+    intensity: Intensity,
+    progress: Progress,
+) -> RunOutcome:
+    """Run every job on its own copy of the features; whatever one does, the others get the same input.
+
+    Args:
+        plan: What to run.
+        host: Loads the metrics and is told of events.
+        sets: train, synthetic and, where there is one, holdout.
+        features: Per space and set, the features of `sets`.
+        intensity: Declared range of all sets.
+        progress: Where to report.
+    """
+    results: list[Result] = list(plan.skipped)
+    failures: list[PluginFailure] = []
+    seconds: dict[str, float] = {}
+    with progress.stage("metrics", len(plan.jobs)) as stage:
+        for job in plan.jobs:
+            began = time.perf_counter()
+            host.fire("medtrust_before_metric", plan=plan, metric=job.spec)
+            rows, failure = _run_job(job, plan, host, sets, features.get(job.space, {}), intensity)
+            seconds[job.ids[0]] = time.perf_counter() - began
+            if failure is not None:
+                failures.append(failure)
+                host.fire("medtrust_on_metric_error", plan=plan, metric=job.spec, failure=failure)
+            for row in rows:
+                host.fire("medtrust_after_metric", plan=plan, metric=job.spec, result=row)
+            results += rows
+            stage.advance()
+    return RunOutcome(tuple(results), tuple(failures), seconds)
+
+
+def _run_job(
+    job: Job,
+    plan: Plan,
+    host: Host,
+    sets: Mapping[SetName, SetData],
+    features: Mapping[SetName, FeatureMatrix],
+    intensity: Intensity,
+) -> tuple[list[Result], PluginFailure | None]:
+    too_few = _shortage(job.spec, sets)
+    if too_few:
+        return _rows(job, "insufficient", too_few), None
+    data = MetricInput(
+        train=_private(sets["train"], features),
+        synthetic=_private(sets["synthetic"], features),
+        holdout=_private(sets["holdout"], features) if "holdout" in sets else None,
+        intensity=intensity,
+        level=plan.level,
+        seed=derive_seed(plan.seed, "metric", job.contribution.full_name, job.space),
+        space=job.space,
+        options=plan.options.get(job.spec.name, {}),
+    )
+    try:
+        with _guarded():
+            answer = host.load(job.contribution)().compute(data)
+        return _check_answer(job, answer), None
+    except Insufficient as shortage:
+        return _rows(job, "insufficient", str(shortage)), None
+    except (Exception, SystemExit) as error:
+        c = job.contribution
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        failure = PluginFailure(
+            plugin=c.plugin,
+            distribution=f"{c.distribution} {c.distribution_version}",
+            stage="run",
+            error=text,
+            remedy=f"report it to the authors of {c.distribution}, or leave {c.spec.name} out with --metrics",
+        )
+        return _rows(job, "error", f"{c.full_name} failed: {text}"), failure
+
+
+def _shortage(spec: MetricSpec, sets: Mapping[SetName, SetData]) -> str:
+    if "holdout" in spec.needs and "holdout" not in sets:
+        return "needs a holdout set: real images of other patients that the generator never saw (--holdout)"
+    for name, data in sets.items():
+        if name not in spec.needs:
+            continue
+        if len(data) < spec.min_samples:
+            return f"needs {spec.min_samples} images in each set; {name} has {len(data)}"
+        patients = len(set(data.patients))
+        if name != "synthetic" and patients < spec.min_patients:
+            return f"needs {spec.min_patients} patients in each real set; {name} has {patients}"
+    return ""
+
+
+def _private(data: SetData, features: Mapping[SetName, FeatureMatrix]) -> SetData:
+    """Give a metric features of its own, so that one that writes into them harms nobody else."""
+    matrix = features.get(data.name)
+    return data if matrix is None else replace(data, features=replace(matrix, values=matrix.values.clone()))
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Keep a plugin's prints off standard output and its random draws away from everybody else's."""
+    import numpy as np
+    import torch
+
+    python, numpy_state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.set_num_threads(threads)
+
+
+def _rows(job: Job, status: Any, reason: str) -> list[Result]:
+    return [_identified(Result(status=status, reason=reason), job, row) for row in job.ids]
+
+
+def _identified(result: Result, job: Job, row: str) -> Result:
+    base = row.split("[", 1)[0]
+    return replace(
+        result,
+        id=row,
+        pillar=base.split(".", 1)[0],
+        title=result.title or job.spec.title or base.split(".", 1)[1].replace("_", " "),
+        metric=job.contribution.full_name,
+        metric_version=job.spec.version,
+        features=job.space,
+        citation=result.citation or job.spec.citation,
+    )
+
+
+def _check_answer(job: Job, answer: Any) -> list[Result]:
+    """Hold a metric to what its spec declares."""
+    if isinstance(answer, Result):
+        answer = {job.spec.result_ids[0]: answer}
+    declared = set(job.spec.result_ids)
+    if not isinstance(answer, Mapping) or set(answer) != declared:
+        got = sorted(map(str, answer)) if isinstance(answer, Mapping) else type(answer).__name__
+        raise TypeError(f"compute() must return the results {sorted(declared)}, it returned {got}")
+    rows = []
+    for base, row in zip(job.spec.result_ids, job.ids, strict=True):
+        result = answer[base]
+        if not isinstance(result, Result):
+            raise TypeError(f"{base} must be a Result, it is a {type(result).__name__}")
+        _check_numbers(base, result, job.spec)
+        rows.append(_identified(result, job, row))
+    return rows
+
+
+def _check_numbers(base: str, result: Result, spec: MetricSpec) -> None:
+    if result.status != "ok":
+        if not result.reason:
+            raise ValueError(f"{base} has status {result.status} without a reason")
+        return
+    if result.estimate is None:
+        raise ValueError(f"{base} has status ok without an estimate")
+    value = result.estimate.value
+    lo, hi = spec.range
+    if not math.isfinite(value):
+        raise ValueError(f"{base} is {value}; a metric that cannot answer must raise Insufficient")
+    if (lo is not None and value < lo - 1e-9) or (hi is not None and value > hi + 1e-9):
+        raise ValueError(f"{base} is {value}, outside its declared range {spec.range}")
+    interval = result.interval
+    if interval is not None and not interval.lo <= interval.hi:
+        raise ValueError(f"{base} has the interval [{interval.lo}, {interval.hi}]")

@@ -1,0 +1,178 @@
+"""Protocols: what a feature space, a metric and a generator must provide, and what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from medtrust.types.images import ImageRecord, Intensity, SetName
+from medtrust.types.results import Result
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from medtrust.progress import Progress
+
+__all__ = [
+    "FeatureExtractor",
+    "FeatureMatrix",
+    "Generator",
+    "GeneratorFactory",
+    "Metric",
+    "MetricInput",
+    "SampleBatch",
+    "SetData",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMatrix:
+    """Features of one image set in one feature space.
+
+    Args:
+        values: [N, d] float32, row i belongs to image i of the set.
+        patients: Patient of each row.
+        digests: Pixel digest of each row.
+        space: Name of the feature space, such as "radiomics".
+        space_digest: Digest of the extractor's weights, version and preprocessing.
+        names: Name of each column, where columns have one.
+    """
+
+    values: torch.Tensor
+    patients: tuple[str, ...]
+    digests: tuple[str, ...]
+    space: str
+    space_digest: str
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """What a feature-space plugin provides; `FeatureSpec.factory` is called with the options and returns one."""
+
+    names: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of weights, version and preprocessing: the cache key of this space."""
+        ...
+
+    def extract(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+        """Map images [N, C, H, W] (native dtype, physical unit) to features [N, d] float32.
+
+        Row i must depend on image i and `intensity` alone, whatever the batch around it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SetData:
+    """One image set as a metric sees it.
+
+    Args:
+        name: train, holdout or synthetic.
+        images: Lazily decoded records; indexing or iterating decodes.
+        patients: Patient of each image.
+        digests: SHA-256 of each image's canonical pixels.
+        features: The features this metric asked for; an empty-space matrix is never passed, None means none asked.
+    """
+
+    name: SetName
+    images: Sequence[ImageRecord]
+    patients: tuple[str, ...]
+    digests: tuple[str, ...]
+    features: FeatureMatrix | None = None
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """Features [N, d] as float64, the precision statistics are computed in.
+
+        Raises:
+            ValueError: The metric's spec does not list "features" among its needs.
+        """
+        if self.features is None:
+            raise ValueError(f"no features of {self.name}: add 'features' to the metric's needs")
+        return self.features.values.double()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInput:
+    """Everything a metric may look at. `seed` is already derived for this metric: use it as it is."""
+
+    train: SetData
+    synthetic: SetData
+    holdout: SetData | None
+    intensity: Intensity
+    level: float = 0.95
+    seed: int = 0
+    space: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """What a metric plugin provides; `MetricSpec.factory` is called without arguments and returns one."""
+
+    def compute(self, data: MetricInput) -> Result | Mapping[str, Result]:
+        """Answer the question, or raise `Insufficient` with a sentence.
+
+        Returns:
+            One Result, or one per id that the spec's `results` declares.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBatch:
+    """Images from a generator.
+
+    Args:
+        pixels: [N, C, H, W] in the unit of `intensity`.
+        seeds: Seed of each sample.
+        meta: Further facts, such as the number of network evaluations.
+    """
+
+    pixels: np.ndarray[Any, Any]
+    seeds: tuple[int, ...]
+    meta: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """What a generator plugin provides: sample i depends on (seed, first + i) alone, whatever the batch."""
+
+    intensity: Intensity
+
+    def sample(self, n: int, *, seed: int, first: int = 0) -> SampleBatch:
+        """Draw samples first … first + n - 1."""
+        ...
+
+
+class GeneratorFactory(Protocol):
+    """What `GeneratorSpec.factory` names: a class that opens a checkpoint and, if it can, trains one."""
+
+    def open(self, path: Path | None, options: Mapping[str, str], device: str) -> Generator:
+        """Load a checkpoint safely."""
+        ...
+
+    def train(
+        self,
+        images: Sequence[ImageRecord],
+        intensity: Intensity,
+        out: Path,
+        *,
+        seed: int,
+        progress: Progress,
+        options: Mapping[str, str],
+    ) -> Path:
+        """Fit on `images` and write a checkpoint folder (safetensors and a JSON card) to `out`."""
+        ...

@@ -1,0 +1,111 @@
+"""Specs: what a plugin declares of each thing it contributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from medtrust.types.results import Direction, Pillar
+
+__all__ = ["ExplainerSpec", "FeatureSpec", "FormatSpec", "GeneratorSpec", "MetricSpec", "ReportFormat", "Spec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What every kind of plugin contribution declares.
+
+    Args:
+        name: Short name; the full name is `<distribution>/<name>`.
+        version: Version of this contribution, recorded in the report.
+        factory: Lazy "package.module:attribute", imported when first used.
+        summary: One line for `medtrust plugins list`.
+        requires: Importable packages that the factory needs beyond medtrust's own dependencies.
+        extra: The extra, as in `pip install medtrust[extra]`, that brings `requires`.
+    """
+
+    name: str
+    version: str
+    factory: str
+    summary: str = ""
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatSpec(Spec):
+    """A file format: which suffixes and first bytes it reads."""
+
+    suffixes: tuple[str, ...]
+    magic: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec(Spec):
+    """A feature space. `weights` names the weight file it needs (see `--weights NAME=PATH`), empty for none."""
+
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec(Spec):
+    """A metric.
+
+    Args:
+        pillar: The question it belongs to.
+        needs: Any of train, holdout, synthetic, images, features.
+        results: Ids it returns, "<pillar>.<name>"; empty means the one id made of pillar and name.
+        spaces: Feature spaces it computes in; empty means every space the user chose, and the id gets "[space]".
+        direction: Which way is better.
+        range: Smallest and largest possible value; None where unbounded.
+        unit: Unit of the estimate.
+        min_samples: Images needed in each set it needs; fewer gives status "insufficient".
+        min_patients: Patients needed in each real set it needs.
+        deterministic: The same input and seed give the same bits.
+        citation: DOI or arXiv id of the method.
+        title: Heading in the report.
+        optional: Ran only when it is named in `--metrics`.
+    """
+
+    pillar: Pillar
+    needs: tuple[str, ...] = ("train", "synthetic")
+    results: tuple[str, ...] = ()
+    spaces: tuple[str, ...] = ()
+    direction: Direction = "none"
+    range: tuple[float | None, float | None] = (None, None)
+    unit: str = ""
+    min_samples: int = 2
+    min_patients: int = 1
+    deterministic: bool = True
+    citation: str = ""
+    title: str = ""
+    optional: bool = False
+
+    @property
+    def result_ids(self) -> tuple[str, ...]:
+        """Ids without the feature space."""
+        return self.results or (f"{self.pillar}.{self.name}",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorSpec(Spec):
+    """A generator family or an adapter to somebody else's generator."""
+
+    family: Literal["gan", "vae", "diffusion", "hybrid", "conditional", "folder", "other"] = "other"
+    trainable: bool = False
+    trust: Literal["data", "graph", "code"] = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainerSpec(Spec):
+    """An explanation method."""
+
+    needs: tuple[str, ...] = ("synthetic",)
+    citation: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFormat(Spec):
+    """A rendering of the report: a pure function (report dict, folder with the evidence) -> bytes."""
+
+    filename: str
+    media_type: str = "text/plain"
