@@ -138,7 +138,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "synthetic": Key(_text, None, "images that the generator made, or a generator SPEC"),
         "features": Key(_names, ("radiomics",), "feature spaces"),
         "metrics": Key(_names, ("all",), "metrics, or all"),
-        "policy": Key(_path, None, "policy file that the gate applies"),
+        "policy": Key(_text, "research", "policy file that the gate applies, or the name of a ready one"),
+        "baseline": Key(_path, None, "earlier report.json that non-regression gates compare with"),
         "weights": Key(_paths_by_name, MappingProxyType({}), "weight files, NAME=PATH"),
         "patients": Key(_pattern, None, "regular expression that finds the patient in a file name"),
         "intensity": Key(_text, None, "declared intensity range of images that carry none"),
@@ -147,11 +148,11 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "evidence": Key(_one_of("none", "blur", "full"), "none", "how much of a real image evidence may show"),
         "seed": Key(_whole(0), 0, "root seed of the run"),
         "device": Key(_device, "cpu", "where to compute"),
-        "workers": Key(_whole(0), 0, "decoding processes; 0 decodes in the main process"),
+        "workers": Key(_whole(1), None, "decoding threads; as many as there are cores when not set"),
         "offline": Key(_flag, False, "open no network connection; the default is true where CI is set"),
         "level": Key(_level, 0.95, "confidence level of intervals"),
         "batch_size": Key(_whole(1), 64, "images per batch"),
-        "n_synthetic": Key(_whole(1), None, "images to draw when synthetic is a generator SPEC"),
+        "n_synthetic": Key(_whole(1), None, "images to draw from a generator SPEC; as many as train has when not set"),
         "cache": Key(_path, None, "folder of the feature cache"),
     }
 )

@@ -20,6 +20,7 @@ SAMPLES = {
     "features": (["a"], "b", ["c"]),
     "metrics": (["a"], "b", ["c"]),
     "policy": ("a.toml", "b.toml", "c.toml"),
+    "baseline": ("a.json", "b.json", "c.json"),
     "weights": ({"n": "a"}, "n=b", ["n=c"]),
     "patients": ("a(.)", "b(.)", "c(.)"),
     "intensity": ("0:1", "0:2", "0:3"),
