@@ -1,1 +1,24 @@
-"""To be described."""
+"""Image sets: what an audit looks at, whatever file format carried it."""
+
+from medtrust.images.digests import digest
+from medtrust.images.imageset import Batch, ImageSet
+from medtrust.images.intensity import CT_RANGE, common_intensity, parse_intensity
+from medtrust.images.opening import open_set
+from medtrust.images.readers import Readers
+from medtrust.images.rendering import difference, normalise, render
+from medtrust.images.writing import write_set
+
+__all__ = [
+    "CT_RANGE",
+    "Batch",
+    "ImageSet",
+    "Readers",
+    "common_intensity",
+    "difference",
+    "digest",
+    "normalise",
+    "open_set",
+    "parse_intensity",
+    "render",
+    "write_set",
+]
