@@ -1,1 +1,24 @@
-"""To be described."""
+"""Numerical kernels with one meaning each: a native one where it pays, and a float64 torch twin that defines it.
+
+Importing this package imports no torch; `info` needs none, every other name loads its module when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from medtrust.ops._native import info
+
+if TYPE_CHECKING:
+    from medtrust.ops.structural import ms_ssim, ssim
+
+__all__ = ["info", "ms_ssim", "ssim"]
+
+_HOMES = {"ms_ssim": "structural", "ssim": "structural"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medtrust.ops' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"medtrust.ops.{_HOMES[name]}"), name)

@@ -1,0 +1,87 @@
+// Cuts the SSIM map into tiles, runs them on threads and adds their sums in a fixed order.
+#include "../ssim.h"
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "../isa.h"
+
+namespace medtrust {
+namespace {
+
+constexpr int64_t kTileRows = 64;
+constexpr int64_t kTileCols = 240;
+
+struct Free {
+  void operator()(double* p) const { std::free(p); }
+};
+
+std::unique_ptr<double, Free> aligned(int64_t count) {
+  void* p = std::aligned_alloc(64, size_t((count * 8 + 63) / 64 * 64));
+  if (p == nullptr) throw std::bad_alloc();
+  return std::unique_ptr<double, Free>(static_cast<double*>(p));
+}
+
+SsimTileFn tile_function() {
+#ifdef MEDTRUST_X86
+  switch (isa()) {
+    case Isa::avx512: return avx512::ssim_tile;
+    case Isa::avx2: return avx2::ssim_tile;
+    default: break;
+  }
+#endif
+  return scalar::ssim_tile;
+}
+
+int64_t parts(int64_t n, int64_t most) { return (n + most - 1) / most; }
+
+}  // namespace
+
+void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, double* cs, int threads) {
+  const int64_t depth = spec.out_depth(), height = spec.out_height(), width = spec.out_width();
+  if (spec.size < 1 || spec.size > kMaxTaps || spec.size % 2 == 0 || depth < 1 || height < 1 || width < 1)
+    throw std::invalid_argument("ssim: the window does not fit the image");
+  const SsimTileFn tile = tile_function();
+
+  // Equal shares, rounded up to whole vectors: the split depends on the shape alone.
+  const int64_t down = parts(height, kTileRows), across = parts(width, kTileCols);
+  const int64_t rows = parts(parts(height, down), 8) * 8, cols = parts(parts(width, across), 16) * 16;
+  const int64_t per_slice = parts(height, rows) * parts(width, cols);
+  const int64_t per_plane = depth * per_slice, total = spec.planes * per_plane;
+  const int64_t stride = cols + kMaxTaps + 17;
+  const int64_t scratch = stride * (2 + 4 * 8 + 4 * (rows + kMaxTaps + 8));
+
+  std::vector<SsimSums> sums(size_t(total), SsimSums{0, 0});
+  if (threads < 1) threads = 1;
+  if (threads > total) threads = int(total);
+  std::vector<std::unique_ptr<double, Free>> pads;
+  for (int t = 0; t < threads; ++t) pads.push_back(aligned(scratch));
+
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < total; ++i) {
+    const int64_t in_plane = i % per_plane, in_slice = in_plane % per_slice;
+    const int64_t row = in_slice / parts(width, cols) * rows, col = in_slice % parts(width, cols) * cols;
+    const SsimTile part{i / per_plane,
+                        in_plane / per_slice,
+                        row,
+                        rows < height - row ? rows : height - row,
+                        col,
+                        cols < width - col ? cols : width - col};
+    sums[size_t(i)] = tile(x, y, spec, part, pads[size_t(thread_index())].get());
+  }
+
+  const double count = double(depth) * double(height) * double(width);
+  for (int64_t p = 0; p < spec.planes; ++p) {
+    SsimSums sum{0, 0};
+    for (int64_t i = p * per_plane; i < (p + 1) * per_plane; ++i) {
+      sum.ssim += sums[size_t(i)].ssim;
+      sum.cs += sums[size_t(i)].cs;
+    }
+    ssim[p] = sum.ssim / count;
+    cs[p] = sum.cs / count;
+  }
+}
+
+}  // namespace medtrust

@@ -1,0 +1,216 @@
+"""Structural similarity (SSIM, MS-SSIM) in the conventions of the implementations people compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medtrust.errors import DataError, NativeError
+from medtrust.ops import _native, reference
+from medtrust.ops._check import PIXELS, finite, kernel_input, on_device, positive, same_images, threads
+from medtrust.ops._conventions import CONVENTIONS, Convention, Window, window_of
+
+__all__ = ["MS_WEIGHTS", "ms_ssim", "ssim"]
+
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
+K1, K2 = 0.01, 0.03
+
+
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float,
+    window: str | None = None,
+    size: int | None = None,
+    sigma: float = 1.5,
+    convention: str = "wang",
+) -> Tensor:
+    """Mean structural similarity of each image pair; differentiable for float images.
+
+    Args:
+        x: Images `[N, C, H, W]` or volumes `[N, C, D, H, W]`, uint8, uint16, float32 or float64.
+        y: The images to compare with; same shape, dtype and device.
+        data_range: Width of the declared intensity range (255 for 8-bit, 80 for an 80 HU window); never guessed.
+        window: "gaussian" or "uniform"; None takes the convention's own (skimage: uniform, others: gaussian).
+        size: Odd number of taps along each axis, 1..63; None takes 11 for a Gaussian (skimage and torchmetrics:
+            `2 * int(3.5 sigma + 0.5) + 1`) and 7 for a uniform window.
+        sigma: Standard deviation of the Gaussian, in pixels.
+        convention: "wang", "skimage", "torchmetrics", "pytorch-msssim", "monai" or "piq" (without its downsampling).
+
+    Returns:
+        `[N]` float32, mean over channels and windows, -1..1, higher is more alike, 1 for identical images.
+
+    Raises:
+        DataError: Shapes, dtypes, devices or arguments do not fit, or an image holds a NaN or an infinity.
+
+    Reference:
+        Wang, Bovik, Sheikh & Simoncelli 2004, doi:10.1109/TIP.2003.819861
+    """
+    same_images("ssim", x, y)
+    chosen = window_of("ssim", convention, window, size, sigma)
+    rules = CONVENTIONS[convention]
+    _fits("ssim", x, len(chosen.taps), rules.reflect)
+    planes = _planes("ssim", x, y, positive("ssim", "data_range", data_range), chosen, rules)
+    return planes[0].mean(1).to(torch.float32)
+
+
+def ms_ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float,
+    window: str | None = None,
+    size: int | None = None,
+    sigma: float = 1.5,
+    convention: str = "wang",
+    weights: Sequence[float] = MS_WEIGHTS,
+) -> Tensor:
+    """Multi-scale structural similarity of each image pair; differentiable for float images.
+
+    Negative factors count as zero, as in every implementation named here.
+
+    Args:
+        x: Images `[N, C, H, W]` or volumes `[N, C, D, H, W]`, uint8, uint16, float32 or float64.
+        y: The images to compare with; same shape, dtype and device.
+        data_range: Width of the declared intensity range; never guessed.
+        window: As in `ssim`.
+        size: As in `ssim`; the image must be wide enough for it at the coarsest scale.
+        sigma: Standard deviation of the Gaussian, in pixels of each scale.
+        convention: As in `ssim`; it also rules how odd edges are pooled and where channels are averaged.
+        weights: Exponent of each scale, finest first.
+
+    Returns:
+        `[N]` float32, 0..1, higher is more alike.
+
+    Raises:
+        DataError: As in `ssim`, or the image is too small for this many scales.
+
+    Reference:
+        Wang, Simoncelli & Bovik 2003, doi:10.1109/ACSSC.2003.1292216
+    """
+    same_images("ms_ssim", x, y)
+    if len(weights) == 0:
+        raise DataError("ops.ms_ssim: weights is empty; give one exponent per scale")
+    chosen = window_of("ms_ssim", convention, window, size, sigma)
+    rules = CONVENTIONS[convention]
+    data_range = positive("ms_ssim", "data_range", data_range)
+    factors = []
+    for scale in range(len(weights)):
+        if scale > 0:
+            x, y = _halved(x, rules), _halved(y, rules)
+        _fits("ms_ssim", x, len(chosen.taps), rules.reflect, scale)
+        planes = _planes("ms_ssim", x, y, data_range, chosen, rules)
+        factor = planes[0] if scale == len(weights) - 1 else _valid_contrast(x, y, planes, data_range, chosen, rules)
+        factors.append(torch.relu(factor if rules.per_channel else factor.mean(1, keepdim=True)))
+    exponents = torch.tensor(weights, dtype=torch.float64, device=x.device).reshape(-1, 1, 1)
+    return (torch.stack(factors) ** exponents).prod(0).mean(1).to(torch.float32)
+
+
+def _valid_contrast(
+    x: Tensor, y: Tensor, planes: Tensor, data_range: float, window: Window, rules: Convention
+) -> Tensor:
+    """The contrast-structure factor over valid windows: torchmetrics crops it even where it mirrors for SSIM."""
+    if not rules.reflect:
+        return planes[1]
+    inner = Convention(rules.window, rules.sample_covariance, False, rules.truncate, rules.pool, rules.per_channel)
+    return _planes("ms_ssim", x, y, data_range, window, inner)[1]
+
+
+def _halved(images: Tensor, rules: Convention) -> Tensor:
+    """The 2x2(x2) mean that leads to the next scale."""
+    images = images if images.is_floating_point() else images.to(torch.float32)
+    sides = images.shape[2:]
+    pool: Any = functional.avg_pool2d if len(sides) == 2 else functional.avg_pool3d
+    if rules.pool == "zero":
+        return pool(images, 2, padding=[side % 2 for side in sides])  # type: ignore[no-any-return]
+    pads: list[int] = []
+    for side in reversed(sides):  # torch pads the last axis first
+        first = max(s % 2 for s in sides) if rules.pool == "replicate_first" else 0
+        pads += [first, side % 2 if rules.pool == "replicate_last" else 0]
+    return pool(functional.pad(images, pads, mode="replicate") if any(pads) else images, 2)  # type: ignore[no-any-return]
+
+
+def _fits(op: str, x: Tensor, size: int, reflect: bool, scale: int = 0) -> None:
+    """Refuse images smaller than the window."""
+    least = size // 2 + 1 if reflect else size
+    if min(x.shape[2:]) < least:
+        where = f" at scale {scale + 1}" if scale else ""
+        advice = "give fewer weights or a smaller size" if scale else "give a smaller size"
+        raise DataError(f"ops.{op}: images of {list(x.shape[2:])} pixels{where} are smaller than {least}; {advice}")
+
+
+def _planes(op: str, x: Tensor, y: Tensor, data_range: float, window: Window, rules: Convention) -> Tensor:
+    """`[2, N, C]` float64: SSIM and contrast-structure of each channel."""
+    count = len(window.taps) ** (x.ndim - 2)
+    covariance = count / (count - 1) if rules.sample_covariance else 1.0
+    taps = list(window.taps)
+    result: Tensor = torch.ops.medtrust.ssim(
+        x, y, taps, data_range, covariance, window.kind == "uniform", rules.reflect
+    )
+    if not torch.compiler.is_compiling():
+        finite(op, result.detach().transpose(0, 1), "image")
+    return result
+
+
+@torch.library.custom_op("medtrust::ssim", mutates_args=())
+def _ssim_op(
+    x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, uniform: bool, reflect: bool
+) -> Tensor:
+    if x.numel() == 0:
+        return x.new_zeros((2, *x.shape[:2]), dtype=torch.float64)
+    volumetric = x.ndim == 5
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    lib = _native.kernels("ssim") if x.dtype in PIXELS else None  # float64 images are the twin's own
+    if lib is not None and x.is_cuda and not (lib.with_cuda and len(taps) == 11 and not volumetric):
+        _native.warn_slower("ssim", "the CUDA kernel serves 2-D images and windows of 11 in builds with CUDA")
+        lib = None
+    if lib is None:
+        return reference.ssim_planes(x, y, taps, c1, c2, covariance, reflect)
+    x, y = kernel_input("ssim", "x", x), kernel_input("ssim", "y", y)
+    shape = [x.shape[0] * x.shape[1], x.shape[2] if volumetric else 1, x.shape[-2], x.shape[-1]]
+    images = (x.data_ptr(), y.data_ptr(), shape, PIXELS[x.dtype])
+    rules = (taps, volumetric, uniform, reflect, [c1, c2, covariance, 2 * data_range**2])
+    out = torch.empty((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
+    results = (out[0].data_ptr(), out[1].data_ptr())
+    try:
+        if not x.is_cuda:
+            lib.ssim_cpu(*images, *rules, *results, threads())
+            return out
+        with on_device(x) as stream:
+            slots = lib.ssim_cuda_tiles(shape[2], shape[3], reflect)
+            scratch = torch.empty((shape[0], slots, 2), dtype=torch.float64, device=x.device)
+            lib.ssim_cuda(*images, *rules, scratch.data_ptr(), *results, stream)
+            return out
+    except (RuntimeError, ValueError) as error:
+        raise NativeError(f"ops.ssim: {error}") from error
+
+
+@_ssim_op.register_fake
+def _(
+    x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, uniform: bool, reflect: bool
+) -> Tensor:
+    return x.new_empty((2, *x.shape[:2]), dtype=torch.float64)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, y, taps, data_range, covariance, _, reflect = inputs
+    ctx.save_for_backward(x, y)
+    ctx.arguments = (taps, (K1 * data_range) ** 2, (K2 * data_range) ** 2, covariance, reflect)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, y = ctx.saved_tensors
+    leaves = [t.detach().requires_grad_(need) for t, need in zip((x, y), ctx.needs_input_grad[:2], strict=True)]
+    with torch.enable_grad():
+        result = reference.ssim_planes(*leaves, *ctx.arguments)
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    found = iter(torch.autograd.grad(result, wanted, grad))
+    return (*(next(found) if leaf.requires_grad else None for leaf in leaves), None, None, None, None, None)
+
+
+_ssim_op.register_autograd(_backward, setup_context=_setup)
