@@ -1,0 +1,19 @@
+"""From a policy and a report to a verdict and an exit code."""
+
+from __future__ import annotations
+
+from medtrust.gate.exits import exit_code
+from medtrust.gate.judge import judge, load_baseline
+from medtrust.gate.policy import READY_POLICIES, Gate, Policy, Requirement, Waiver, load_policy
+
+__all__ = [
+    "READY_POLICIES",
+    "Gate",
+    "Policy",
+    "Requirement",
+    "Waiver",
+    "exit_code",
+    "judge",
+    "load_baseline",
+    "load_policy",
+]

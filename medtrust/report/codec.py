@@ -1,0 +1,96 @@
+"""Results to plain data and back. Keys are the field names of `medtrust.types`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medtrust.report.canonical import plain_data
+from medtrust.types import Estimate, Evidence, Interval, Null, Picture, Resolution, Result, SelfTest, TestOutcome
+
+__all__ = ["decode_result", "encode_result"]
+
+
+def encode_result(result: Result) -> dict[str, Any]:
+    """Turn a result into plain data; pictures keep their path and digest, not their pixels.
+
+    Raises:
+        ValueError: A number in it is not finite, or a fact is no number, truth value or text.
+    """
+    evidence = [
+        {
+            "kind": item.kind,
+            "title": item.title,
+            "rank": item.rank,
+            "facts": _facts(item.facts, "evidence.facts"),
+            "pictures": [_encode_picture(picture) for picture in item.pictures],
+        }
+        for item in result.evidence
+    ]
+    return {
+        "id": result.id,
+        "pillar": result.pillar,
+        "title": result.title,
+        "status": result.status,
+        "reason": plain_data(result.reason),
+        "metric": result.metric,
+        "metric_version": result.metric_version,
+        "features": result.features,
+        "subgroup": plain_data(result.subgroup),
+        "estimate": plain_data(result.estimate, "estimate"),
+        "interval": plain_data(result.interval, "interval"),
+        "test": plain_data(result.test, "test"),
+        "null": plain_data(result.null, "null"),
+        "resolution": plain_data(result.resolution, "resolution"),
+        "selftest": plain_data(result.selftest, "selftest"),
+        "facts": _facts(result.facts, "facts"),
+        "evidence": plain_data(evidence, "evidence"),
+        "notes": plain_data(result.notes, "notes"),
+        "citation": plain_data(result.citation),
+    }
+
+
+def _encode_picture(picture: Picture) -> dict[str, Any]:
+    names = ("role", "alt", "name", "path", "sha256", "contains_real", "sources")
+    return {name: getattr(picture, name) for name in names}
+
+
+def _facts(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
+    plain: dict[str, Any] = plain_data(facts, where)
+    for key, value in plain.items():
+        if value is None or isinstance(value, (list, dict)):
+            raise ValueError(f"{where}.{key} is neither a number, a truth value nor a text")
+    return plain
+
+
+def decode_result(row: Mapping[str, Any]) -> Result:
+    """Rebuild a result from the plain data of a report that has passed the schema."""
+    null = row["null"]
+    return Result(
+        estimate=Estimate(**row["estimate"]) if row["estimate"] else None,
+        interval=Interval(**row["interval"]) if row["interval"] else None,
+        test=TestOutcome(**row["test"]) if row["test"] else None,
+        null=Null(null["reference"], null["value"], Interval(**null["interval"]) if null["interval"] else None)
+        if null
+        else None,
+        resolution=Resolution(**row["resolution"]) if row["resolution"] else None,
+        selftest=SelfTest(**row["selftest"]) if row["selftest"] else None,
+        evidence=tuple(_decode_evidence(item) for item in row["evidence"]),
+        facts=dict(row["facts"]),
+        notes=tuple(row["notes"]),
+        **{
+            name: row[name]
+            for name in (
+                "status", "reason", "id", "pillar", "title", "metric", "metric_version", "features", "citation",
+                "subgroup",
+            )
+        },
+    )  # fmt: skip
+
+
+def _decode_evidence(item: Mapping[str, Any]) -> Evidence:
+    pictures = tuple(
+        Picture(**{**picture, "sources": tuple((name, index) for name, index in picture["sources"])})
+        for picture in item["pictures"]
+    )
+    return Evidence(item["kind"], item["title"], item["rank"], dict(item["facts"]), pictures)

@@ -1,0 +1,162 @@
+"""`report.html`: one self-contained page without scripts, for a physician to read and a statistician to check."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from medtrust.report import charts, view
+from medtrust.report.pictures import embed
+from medtrust.report.text import number, p_value, plain, quantity
+
+__all__ = ["render"]
+
+SHOWN_EVIDENCE = 6  # open at once, per result
+MOST_EVIDENCE = 24  # embedded at all, per result
+LONGEST_TEXT = 1500
+Row = Mapping[str, Any]
+
+
+def render(report: Mapping[str, Any], folder: Path) -> bytes:
+    """Render a report as one HTML page.
+
+    Args:
+        report: Plain data of a report, as in `report.json`.
+        folder: Where the evidence pictures lie; one that is missing is named in the page.
+
+    Returns:
+        UTF-8; the same report and pictures give the same bytes.
+    """
+    css = _read("report.css")
+    style = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    sections = [
+        (pillar, [row for row in report["results"] if row["pillar"] == pillar.name]) for pillar in view.pillars(report)
+    ]
+    page = _environment().get_template("report.html")
+    text = page.render(
+        report=report,
+        css=Markup(css),  # noqa: S704 - our own file; its hash stands in the page's content security policy
+        style_hash=style,
+        headline=view.headline(report),
+        meaning=view.meaning(report["verdict"]),
+        sections=sections,
+        unexamined=view.unexamined(report),
+        undecided=view.undecided(report),
+        sets=_sets(report["data"]),
+        subject=_flat({k: v for k, v in report["subject"].items() if k != "name"}),
+        provenance=_flat({k: v for k, v in report["run"].items() if k != "plugins"}),
+        shows_real=any(p["contains_real"] and p["path"] for p in _pictures(report)),
+        is_open=lambda row: _is_open(report, row),
+        gates_of=lambda row: view.gates_of(report, row),
+        worst=lambda row: view.worst([gate["verdict"] for gate in view.gates_of(report, row)]),
+        chart=lambda row: charts.interval_chart(row, view.gates_of(report, row), view.value_line(row)),
+        small_chart=lambda row: charts.small_chart(row, view.gates_of(report, row)),
+        evidence=lambda row: _evidence(row, folder),
+    )
+    return text.encode("utf-8", "backslashreplace")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, p_value=p_value, brief=lambda text: plain(text, 160))
+    environment.globals.update(
+        mark=charts.mark, rule=view.rule, value_line=view.value_line, quantity=quantity, slug=_slug, percent=_percent
+    )
+    return environment
+
+
+def _read(name: str) -> str:
+    return files("medtrust.report").joinpath(name).read_text("utf-8")
+
+
+def _finalize(value: Any) -> Any:
+    """Every text that enters the page loses its control characters; autoescape then does the rest."""
+    return value if isinstance(value, (Markup, int, float)) else plain(value, LONGEST_TEXT)
+
+
+def _slug(*parts: str) -> str:
+    """An anchor made of letters and digits, unique through a short digest."""
+    text = "/".join(parts)
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")
+    return f"{words}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _percent(level: float) -> str:
+    return f"{number(100 * level)}\u202f%"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested plain data as (dotted name, text) rows."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            rows += _flat(item, f"{name}.")
+        elif isinstance(item, list):
+            rows.append((name, ", ".join(str(part) for part in item)))
+        elif item is not None:
+            rows.append((name, str(item)))
+    return rows
+
+
+def _sets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The three sets as rows of a table, a missing one included."""
+    rows = []
+    for name in ("train", "holdout", "synthetic"):
+        about = data.get(name)
+        if not about:
+            rows.append({"name": name, "missing": True})
+            continue
+        intensity = about.get("intensity") or {}
+        span = f"{number(intensity['lo'])} to {number(intensity['hi'])} {intensity['unit']}" if intensity else "not declared"
+        patients = about.get("n_patients")
+        known = about.get("patients_known", patients is not None)
+        rows.append(
+            {
+                "name": name,
+                "missing": False,
+                "images": about.get("n_images"),
+                "patients": "—" if name == "synthetic" else number(patients) if known and patients is not None else "unknown",
+                "modality": about.get("modality") or "not stated",
+                "depth": f"{about['bit_depth']} bit" if about.get("bit_depth") else "",
+                "range": span,
+            }
+        )
+    return rows
+
+
+def _pictures(report: Row) -> Sequence[Row]:
+    return [p for row in report["results"] for item in row["evidence"] for p in item["pictures"]]
+
+
+def _is_open(report: Row, row: Row) -> bool:
+    """Unfold what decided the verdict and what failed; the rest is one click away."""
+    return row["status"] != "ok" or any(gate["verdict"] != "PASS" for gate in view.gates_of(report, row))
+
+
+def _evidence(row: Row, folder: Path) -> dict[str, Any]:
+    ranked = sorted(row["evidence"], key=lambda item: item["rank"])
+    shown = [{**item, "pictures": [(p, embed(p, folder)) for p in item["pictures"]]} for item in ranked[:MOST_EVIDENCE]]
+    return {
+        "first": shown[:SHOWN_EVIDENCE],
+        "more": shown[SHOWN_EVIDENCE:],
+        "beyond": max(0, len(ranked) - MOST_EVIDENCE),
+        "total": len(ranked),
+    }

@@ -1,0 +1,80 @@
+"""What this audit cannot say, worked out from its own results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from medtrust.types import PluginFailure, Result
+
+__all__ = ["limitations"]
+
+
+def limitations(
+    subject: Mapping[str, Any],
+    data: Mapping[str, Any],
+    results: Sequence[Result],
+    failures: Iterable[PluginFailure],
+) -> tuple[str, ...]:
+    """Write one sentence per limit of the audit, the widest first.
+
+    Args:
+        subject: What was audited.
+        data: Description per set.
+        results: Every row.
+        failures: Plugins that failed.
+    """
+    answered = [r for r in results if r.status == "ok"]
+    lines = [
+        *_about_sets(subject, data),
+        *(f"{_name(r)} could not be decided: {_sentence(r.reason)}" for r in results if r.status != "ok"),
+        *(
+            f"{_name(r)}: the detector failed its self-test on this data, so it counts neither way. "
+            f"{_sentence(r.selftest.detail)}"
+            for r in answered
+            if r.selftest and r.selftest.status == "failed"
+        ),
+        *_listed("The self-test was not run for", [r for r in answered if r.selftest and r.selftest.status == "not_run"]),
+        *(f"{_name(r)}: {_sentence(r.resolution.sentence)}" for r in answered if r.resolution),
+        *_listed("No interval, and so no decision by interval, for", [r for r in answered if not r.interval and not r.test]),
+        *_listed("No real-against-real reference for", [r for r in answered if not r.null]),
+        *(f"Plugin {f.plugin} of {f.distribution} failed ({f.stage}): {_sentence(f.error)}" for f in failures),
+    ]
+    return tuple(dict.fromkeys(lines))
+
+
+def _about_sets(subject: Mapping[str, Any], data: Mapping[str, Any]) -> Iterable[str]:
+    if not data.get("holdout"):
+        yield (
+            "There is no holdout set, so nothing could be compared with real images that the generator never saw, "
+            "and copying could not be tested."
+        )
+    unknown = [name for name in ("train", "holdout") if data.get(name) and not patients_known(data[name])]
+    if unknown:
+        yield (
+            f"Patients are unknown in {' and '.join(unknown)}: each image was taken as its own patient, so intervals "
+            "are too narrow if a patient has several images."
+        )
+    if subject.get("kind") == "folder":
+        yield "The synthetic images were read from a folder: how they were sampled or selected is not known."
+
+
+def patients_known(described: Mapping[str, Any]) -> bool:
+    """Say whether a set knows its patients: `patients_known` if it is given, else whether they were counted."""
+    return bool(described.get("patients_known", described.get("n_patients") is not None))
+
+
+def _listed(lead: str, rows: Sequence[Result]) -> Iterable[str]:
+    if rows:
+        yield f"{lead}: {', '.join(_name(r) for r in rows)}."
+
+
+def _name(result: Result) -> str:
+    space = result.id.partition("[")[2].rstrip("]")
+    parts = [part for part in (space, result.subgroup) if part]
+    return f"{result.title or result.id} ({', '.join(parts)})" if parts else result.title or result.id
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
