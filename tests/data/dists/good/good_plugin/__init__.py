@@ -1,0 +1,1 @@
+"""A plugin in working order."""

@@ -1,0 +1,1 @@
+raise AssertionError("a listing must not import what a contribution requires")

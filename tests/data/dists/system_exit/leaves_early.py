@@ -1,0 +1,2 @@
+print("this line belongs on standard error")
+raise SystemExit(3)

@@ -1,0 +1,6 @@
+from medtrust import hookimpl
+
+
+@hookimpl
+def medtrust_metrics(planet):
+    return []

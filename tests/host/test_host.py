@@ -1,0 +1,464 @@
+"""Names, selection, extras, events, descriptions, and the price of starting."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from medtrust import MetricSpec, hookimpl
+from medtrust.errors import ConfigError, PluginError
+from medtrust.host import KINDS, BrokenPluginError, Host, build_host
+from medtrust.host.locate import locate, missing, source_digest
+
+Hosted = Callable[..., Host]
+Install = Callable[..., list[str]]
+Listing = Callable[..., tuple[dict, str]]
+
+
+class Extra:
+    """A plugin that is defined on the spot."""
+
+    def __init__(self, *names: str) -> None:
+        self.names, self.told = names, []
+
+    @hookimpl
+    def medtrust_metrics(self):
+        return [MetricSpec(name=name, version="1", factory="json:dumps", pillar="privacy") for name in self.names]
+
+    @hookimpl
+    def medtrust_configure(self, config):
+        self.told.append(config)
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+def test_a_contribution_says_where_it_comes_from(hosted: Hosted) -> None:
+    """Kind, spec, entry point, distribution, version and status travel with every contribution."""
+    (metric,) = hosted("good").contributions("metric")
+    assert (metric.kind, metric.spec.name, metric.plugin) == ("metric", "brightness", "good")
+    assert (metric.distribution, metric.distribution_version) == ("good-plugin", "1.0")
+    assert (metric.full_name, metric.status) == ("good-plugin/brightness", "ok")
+
+
+@pytest.mark.parametrize("name", ["brightness", "good-plugin/brightness", "Good_Plugin/brightness"])
+def test_short_and_full_names_find_the_same(name: str, hosted: Hosted) -> None:
+    """A short name works while it is unique; a distribution's name may be spelt in any of its ways."""
+    host = hosted("good")
+    assert host.find("metric", name) is host.contributions("metric")[0]
+
+
+def test_one_short_name_of_two_distributions_is_an_error_only_when_asked_for(hosted: Hosted) -> None:
+    """Both are listed; the short name is refused with both named; the full names work."""
+    host = hosted("good", "same_short_name")
+    assert host.failures == ()
+    assert [c.full_name for c in host.contributions("metric")] == ["good-plugin/brightness", "rival-plugin/brightness"]
+    with pytest.raises(PluginError) as caught:
+        host.find("metric", "brightness")
+    message = str(caught.value)
+    for part in ("good-plugin 1.0", "rival-plugin 1.0", "good-plugin/brightness", "rival-plugin/brightness"):
+        assert part in message
+    assert host.find("metric", "rival-plugin/brightness").spec.version == "7"
+    assert host.load(host.find("metric", "rival-plugin/brightness")).__qualname__ == "Rival.Metric"
+
+
+def test_an_unknown_name_offers_close_ones_and_the_list(hosted: Hosted) -> None:
+    """A typing error is answered with what was probably meant and what there is."""
+    with pytest.raises(ConfigError) as caught:
+        hosted("good", "same_short_name").find("metric", "brigthness")
+    message = str(caught.value)
+    assert "no metric is called 'brigthness'; did you mean 'brightness'" in message
+    assert "there are: good-plugin/brightness, rival-plugin/brightness" in message
+
+
+def test_a_name_of_another_kind_is_unknown(hosted: Hosted) -> None:
+    """Each kind has its own names."""
+    host = hosted("good")
+    assert host.find("features", "mean").spec.name == "mean"
+    with pytest.raises(ConfigError, match="no report format is called 'mean'; there are: none"):
+        host.find("report_format", "mean")
+
+
+def test_an_unknown_kind_is_a_programming_error(hosted: Hosted) -> None:
+    """A kind that does not exist is not an empty answer."""
+    host = hosted("good")
+    for call in (lambda: host.contributions("metrics"), lambda: host.find("metrics", "x")):
+        with pytest.raises(ValueError, match="no kind 'metrics'"):
+            call()
+
+
+def test_a_full_name_of_a_broken_distribution_says_why(hosted: Hosted) -> None:
+    """Asking a broken plugin for something is a plugin error with its reason, not an unknown name."""
+    host = hosted("import_error", "good")
+    with pytest.raises(PluginError, match=r"broken-import 1\.0 failed at import: .*a_package_that_nobody_has"):
+        host.find("metric", "broken-import/anything")
+
+
+def test_an_unknown_short_name_mentions_plugins_that_may_have_had_it(hosted: Hosted) -> None:
+    """With a broken plugin around, the error says that the name may be among what it lost."""
+    host = hosted("raises_midway", "good")
+    with pytest.raises(ConfigError, match=r"raises-midway 1\.0 may offer it, but is broken: medtrust_metrics: OSError"):
+        host.find("metric", "after")
+
+
+def test_a_refused_offer_says_why(hosted: Hosted) -> None:
+    """A spec that was refused is found by name, as the error that refused it."""
+    host = hosted("bad_return", "good")
+    for name in ("texty", "bad-return/texty"):
+        with pytest.raises(PluginError, match=r"bad-return 1\.0 failed at contract: .*texty: suffixes must be"):
+            host.find("format", name)
+    with pytest.raises(ConfigError):
+        host.find("metric", "texty")
+
+
+# --------------------------------------------------------------------------------------------- selection
+
+
+def test_the_allow_list_works_before_import(install: Install) -> None:
+    """A plugin that is not allowed is not imported; entry points and distributions may be named."""
+    install("good", "same_short_name", "import_error", "interrupt")
+    for allow in (["good"], ["good-plugin"], ["Good.Plugin"], "good"):
+        host = build_host(allow=allow)
+        assert [c.full_name for c in host.contributions("metric")] == ["good-plugin/brightness"]
+        assert host.failures == ()
+    assert "interrupt_plugin" not in sys.modules
+    assert "rival_plugin" not in sys.modules
+
+
+def test_an_empty_allow_list_allows_nothing(install: Install) -> None:
+    """No plugin at all, and so no contribution and no failure, malformed distributions included."""
+    install("good", "malformed_entry_points")
+    host = build_host(allow=[])
+    assert host.plugins() == []
+    assert all(host.contributions(kind) == () for kind in KINDS)
+
+
+def test_an_allowed_name_that_nothing_bears_is_a_failure(install: Install) -> None:
+    """A misspelt allow-list is not an empty one."""
+    install("good")
+    host = build_host(allow=["good", "god-plugin"])
+    (failure,) = host.failures
+    assert failure.stage == "discover"
+    assert "'god-plugin'; did you mean 'good-plugin'" in failure.error
+    assert host.contributions("metric")
+    with pytest.raises(PluginError, match="god-plugin"):
+        build_host(allow=["god-plugin"], strict=True)
+
+
+def test_an_error_names_what_the_allow_list_leaves_out(install: Install) -> None:
+    """Whoever asks for a metric of a plugin that is not allowed learns why it is not there."""
+    install("good", "same_short_name")
+    with pytest.raises(ConfigError, match=r"MEDTRUST_PLUGINS leaves out .*good"):
+        build_host(allow=["rival"]).find("metric", "good-plugin/brightness")
+
+
+def test_the_first_of_two_copies_of_a_distribution_counts(install: Install, dists: Path, tmp_path: Path) -> None:
+    """A newer copy in front of the path shadows the older one, as it does for import."""
+    install("good")
+    shutil.copytree(dists / "good", tmp_path / "newer")
+    info = (tmp_path / "newer" / "good_plugin-1.0.dist-info").rename(tmp_path / "newer" / "good_plugin-2.0.dist-info")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Good_Plugin\nVersion: 2.0\n")
+    sys.path.insert(0, str(tmp_path / "newer"))
+    try:
+        host = build_host(allow=["good-plugin"])
+    finally:
+        sys.path.remove(str(tmp_path / "newer"))
+    assert host.failures == ()
+    assert [row["version"] for row in host.plugins()] == ["2.0"]
+
+
+def test_entry_points_can_be_given(install: Install) -> None:
+    """Instead of discovering, a caller can name the entry points."""
+    install("good")
+    host = build_host(entry_points=[EntryPoint("mine", "good_plugin.plugin", "medtrust")])
+    assert [c.full_name for c in host.contributions("metric")] == ["local/brightness"]
+
+
+def test_two_hosts_share_nothing(hosted: Hosted) -> None:
+    """There is no global manager: what one host learns, another does not know."""
+    one, other = hosted("good"), hosted("good")
+    one.register(Extra("late"), "late")
+    assert len(one.contributions("metric")) == 2
+    assert len(other.contributions("metric")) == 1
+
+
+# ---------------------------------------------------------------------------------------- environment
+
+
+LIST = """
+import json, sys
+from medtrust.errors import MedtrustError
+from medtrust.host import build_host
+try:
+    host = build_host()
+    listed = host.plugins()
+except MedtrustError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    heavy = sorted({"torch", "numpy", "scipy", "PIL"} & set(sys.modules))
+    print(json.dumps({"plugins": listed, "heavy": heavy, "failures": [f.distribution for f in host.failures]}))
+"""
+
+
+@pytest.fixture
+def listing(python: Callable[..., subprocess.CompletedProcess[str]]) -> Listing:
+    """List plugins in a process of its own; returns what it printed as JSON, and its standard error."""
+
+    def run(*cases: str, **variables: str) -> tuple[dict, str]:
+        done = python(LIST, *cases, **variables)
+        return json.loads(done.stdout), done.stderr
+
+    return run
+
+
+def test_listing_imports_neither_torch_nor_numpy(listing: Listing) -> None:
+    """Discovery, registration and description of every installed plugin stay light."""
+    listed, _ = listing("good", "system_exit")
+    assert listed["heavy"] == []
+    plugins = {row["name"]: row for row in listed["plugins"]}
+    assert plugins["good"]["status"] == "ok"
+    assert plugins["leaves_early"]["status"] == "broken"
+    assert any(row["distribution"] == "medtrust" for row in listed["plugins"])
+
+
+def test_medtrust_plugins_is_an_allow_list(listing: Listing) -> None:
+    """The variable selects plugins, and an empty one selects none."""
+    listed, _ = listing("good", "system_exit", MEDTRUST_PLUGINS="good, ")
+    assert [row["name"] for row in listed["plugins"]] == ["good"]
+    listed, _ = listing("good", "system_exit", MEDTRUST_PLUGINS="")
+    assert listed["plugins"] == []
+
+
+def test_medtrust_strict_raises(listing: Listing) -> None:
+    """MEDTRUST_STRICT=1 turns the failure into an error, 0 does not, and anything else is refused."""
+    chosen = {"MEDTRUST_PLUGINS": "good,leaves-early"}
+    assert "leaves-early 1.0" in listing("good", "system_exit", MEDTRUST_STRICT="1", **chosen)[0]["error"]
+    assert listing("good", "system_exit", MEDTRUST_STRICT="0", **chosen)[0]["failures"] == ["leaves-early 1.0"]
+    assert "MEDTRUST_STRICT is 'x'" in listing("good", MEDTRUST_STRICT="x", **chosen)[0]["error"]
+
+
+def test_medtrust_trace_shows_each_call(listing: Listing) -> None:
+    """One line per import and hook call, with plugin, distribution, milliseconds and outcome, on standard error."""
+    _, shown = listing("good", "raises_midway", MEDTRUST_TRACE="1", MEDTRUST_PLUGINS="good,raises-midway")
+    lines = [line.split(" ms  ")[1] for line in shown.splitlines() if " ms  " in line]
+    assert "good (good-plugin 1.0)  good_plugin.plugin  ok" in lines
+    assert "good (good-plugin 1.0)  medtrust_metrics  ok" in lines
+    assert any("raises-midway 1.0)  medtrust_metrics  OSError: the table" in line for line in lines)
+
+
+def test_a_host_is_quick_to_build(python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Building the host and listing costs little on top of the interpreter.
+
+    The promise is 0.15 s on an idle machine; the test allows thrice that, because it shares its cores.
+    """
+    code = "import time; began = time.process_time()\nfrom medtrust.host import build_host\nbuild_host().plugins()\n"
+    code += "print(time.process_time() - began)"
+    spent = [float(python(code, "good").stdout) for _ in range(3)]
+    assert statistics.median(spent) < 0.45
+
+
+# ------------------------------------------------------------------------------------------------ extras
+
+
+def test_a_missing_extra_is_a_status_with_the_pip_line(hosted: Hosted) -> None:
+    """A contribution that lacks a package is listed, with the line that brings it, and nothing was imported."""
+    host = hosted("missing_extra", "good")
+    assert host.failures == ()
+    status = {c.spec.name: c.status for c in host.contributions("metric")}
+    assert status == {
+        "brightness": "ok",
+        "heavy": "missing extra: a_package_that_nobody_has not installed; pip install 'missing-extra[heavy]'",
+        "bare": "missing extra: a_package_that_nobody_has.part not installed; "
+        "pip install a_package_that_nobody_has.part",
+        "satisfied": "ok",
+    }
+    assert "missing_extra.parent" not in sys.modules
+
+
+def test_asking_for_a_missing_extra_is_a_plugin_error_with_the_pip_line(hosted: Hosted) -> None:
+    """Loading says what to install, without trying the import."""
+    host = hosted("missing_extra", "good")
+    with pytest.raises(PluginError) as caught:
+        host.load(host.find("metric", "heavy"))
+    message = str(caught.value)
+    assert "missing-extra 1.0" in message
+    assert message.endswith("pip install 'missing-extra[heavy]'")
+    assert host.load(host.find("metric", "satisfied")) is json.dumps
+
+
+# ------------------------------------------------------------------------------------ events, late plugins
+
+
+def test_configure_reaches_plugins_that_come_later() -> None:
+    """The historic hook is told to whoever registers after it was fired, once each."""
+    host = build_host(allow=[])
+    early, late = Extra("a"), Extra("b")
+    host.register(early, "early")
+    host.fire("medtrust_configure", config="settings")
+    host.register(late, "late")
+    assert (early.told, late.told) == (["settings"], ["settings"])
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments"),
+    [
+        ("medtrust_metrics", {}),
+        ("medtrust_nothing", {}),
+        ("medtrust_before_metric", {"plan": 1}),
+        ("medtrust_after_report", {"report": {}, "more": 1}),
+    ],
+)
+def test_firing_wrongly_is_the_callers_error(hook: str, arguments: dict[str, object], hosted: Hosted) -> None:
+    """A wrong hook or argument is not blamed on the plugins."""
+    host = hosted("good")
+    with pytest.raises(ValueError, match=r"event hook|takes"):
+        host.fire(hook, **arguments)
+    assert host.failures == ()
+
+
+def test_a_late_plugin_that_is_broken_is_raised() -> None:
+    """Registering by hand raises what is wrong, keeps what is sound, and refuses the same object twice."""
+    host = build_host(allow=[])
+    with pytest.raises(BrokenPluginError, match="all"):
+        host.register(Extra("sound", "all"), "some")
+    assert [c.full_name for c in host.contributions("metric")] == ["local/sound"]
+    twin = Extra("other")
+    host.register(twin, "one", distribution="a")
+    with pytest.raises(BrokenPluginError, match="registered already, as a/one"):
+        host.register(twin, "two", distribution="b")
+    assert [c.full_name for c in host.contributions("metric")] == ["a/other", "local/sound"]
+
+
+def test_a_module_can_be_registered() -> None:
+    """A module made on the spot is a plugin like any other."""
+    module = types.ModuleType("on_the_spot")
+
+    @hookimpl
+    def medtrust_metrics():
+        yield MetricSpec(name="here", version="1", factory="json:dumps", pillar="privacy")
+
+    module.medtrust_metrics = medtrust_metrics
+    host = build_host(allow=[])
+    host.register(module, "spot")
+    assert host.load(host.find("metric", "here")) is json.dumps
+
+
+# ------------------------------------------------------------------------------------------- descriptions
+
+
+def test_plugins_are_json_with_digest_and_failure(hosted: Hosted) -> None:
+    """The list survives JSON, is sorted by name, and tells sound from broken."""
+    listed = hosted("good", "import_error", "raises_in_hook").plugins()
+    assert json.loads(json.dumps(listed)) == listed
+    assert [(row["name"], row["status"]) for row in listed] == [
+        ("broken_import", "broken"),
+        ("good", "ok"),
+        ("raises_in_hook", "partly broken"),
+    ]
+    assert listed[0]["failure"].startswith("import: broken_import.plugin: ModuleNotFoundError")
+    assert listed[1]["failure"] is None
+    assert [c["name"] for c in listed[1]["contributions"]] == ["mean", "brightness"]
+    assert len({row["digest"] for row in listed} - {""}) == 3
+
+
+def test_describe_tells_everything_that_is_declared(hosted: Hosted) -> None:
+    """A plugin by entry point, distribution or both; a contribution by short or full name."""
+    host = hosted("good", "raises_in_hook")
+    by_plugin = host.describe("good")
+    assert by_plugin == host.describe("good-plugin") == host.describe("good-plugin/good")
+    assert by_plugin["contributions"][1]["factory"] == "good_plugin.brightness:Brightness"
+    by_contribution = host.describe("brightness")
+    assert by_contribution == host.describe("good-plugin/brightness")
+    assert (by_contribution["kind"], by_contribution["pillar"]) == ("metric", "fidelity")
+    assert json.loads(json.dumps(by_contribution)) == by_contribution
+    broken = host.describe("raises_in_hook")
+    assert broken["failures"][0]["stage"] == "hook"
+    assert broken["failures"][0]["remedy"]
+
+
+def test_describe_refuses_what_it_does_not_know(hosted: Hosted) -> None:
+    """Unknown names get a suggestion, ambiguous ones the choices."""
+    host = hosted("good", "same_short_name")
+    with pytest.raises(ConfigError, match="did you mean 'good'"):
+        host.describe("goood")
+    with pytest.raises(PluginError, match=r"the metric good-plugin/brightness, the metric rival-plugin/brightness"):
+        host.describe("brightness")
+
+
+def test_bytes_of_a_format_are_described_in_hexadecimal() -> None:
+    """The first bytes of a file format are JSON-ready too."""
+
+    class Raw:
+        @hookimpl
+        def medtrust_formats(self):
+            from medtrust import FormatSpec
+
+            yield FormatSpec(name="raw", version="1", factory="a:B", suffixes=(".raw",), magic=((0, b"\xff\x00"),))
+
+    host = build_host(allow=[])
+    host.register(Raw(), "raw-plugin")
+    assert host.describe("raw")["magic"] == [[0, "ff00"]]
+
+
+# ------------------------------------------------------------------------------------------- locating
+
+
+def test_the_digest_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed, added or renamed source changes the digest; a compiled file and a place on disk do not."""
+    for place in ("one", "two"):
+        (tmp_path / place / "digested" / "part").mkdir(parents=True)
+        (tmp_path / place / "digested" / "__init__.py").write_text("")
+        (tmp_path / place / "digested" / "plugin.py").write_text("x = 1\n")
+        (tmp_path / place / "digested" / "part" / "deep.py").write_text("y = 1\n")
+
+    def digest(place: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(tmp_path / place))
+            return source_digest("digested.plugin")
+
+    first = digest("one")
+    assert len(first) == 64
+    assert digest("two") == first
+    (tmp_path / "two" / "digested" / "plugin.pyc").write_bytes(b"\0")
+    assert digest("two") == first
+    seen = {first}
+    for change in (
+        lambda root: (root / "part" / "deep.py").write_text("y = 2\n"),
+        lambda root: (root / "part" / "new.py").write_text(""),
+        lambda root: (root / "part" / "new.py").rename(root / "part" / "newer.py"),
+    ):
+        change(tmp_path / "two" / "digested")
+        seen.add(digest("two"))
+    assert len(seen) == 4
+    assert "digested" not in sys.modules
+
+
+def test_a_top_level_module_is_digested_alone(install: Install) -> None:
+    """The neighbours of a single-file plugin in site-packages are not its sources."""
+    install("misspelt_hook")
+    digest = source_digest("misspelt_hook")
+    install("good")
+    assert source_digest("misspelt_hook") == digest != ""
+    assert source_digest("nobody_has_this") == ""
+
+
+def test_modules_are_located_without_importing_their_parents(install: Install) -> None:
+    """A package that raises on import can still be looked up."""
+    install("missing_extra")
+    assert locate("missing_extra.parent.child") is not None
+    assert locate("missing_extra.parent.other") is None
+    assert missing(["json", "json.decoder", "json.nothing", "nobody_has_this", "sys.path"]) == (
+        "json.nothing",
+        "nobody_has_this",
+        "sys.path",
+    )
+    assert "missing_extra" not in sys.modules
