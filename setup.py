@@ -30,7 +30,7 @@ ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-SLOWER = "medtrust: SSIM, nearest neighbours, PRDC and MMD will run on their torch twins, 3 to 100 times slower."
+SLOWER = "SSIM, nearest neighbours, PRDC and MMD will run on their torch twins, 3 to 100 times slower."
 
 
 class BuildStop(SystemExit):

@@ -40,9 +40,9 @@ struct SsimSums {
 void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, double* cs, int threads);
 
 // inputs:  x, y [planes, height, width] on the device; taps [11] on the host; stream a cudaStream_t
-// scratch: [planes, tiles, 2] float64 on the device, tiles = ssim_cuda_tiles(height, width)
+// scratch: [planes, tiles, 2] float64 on the device, tiles = ssim_cuda_tiles(height, width, reflect)
 // outputs: ssim, cs [planes] float64 on the device
-int64_t ssim_cuda_tiles(int64_t height, int64_t width);
+int64_t ssim_cuda_tiles(int64_t height, int64_t width, bool reflect);
 void ssim_cuda(const void* x, const void* y, const SsimSpec& spec, double* scratch, double* ssim, double* cs,
                void* stream);
 
