@@ -1,0 +1,199 @@
+"""The engine: what a plan holds, and that no metric can harm another."""
+
+from __future__ import annotations
+
+import sys
+import types as python_types
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from medtrust.engine import make_plan, run_plan
+from medtrust.errors import ConfigError, Insufficient, SelectionError
+from medtrust.hookspecs import hookimpl
+from medtrust.host import Host, build_host
+from medtrust.progress import QuietProgress
+from medtrust.types import (
+    Estimate,
+    FeatureMatrix,
+    FeatureSpec,
+    Intensity,
+    Interval,
+    MetricSpec,
+    Result,
+    SetData,
+)
+
+INTENSITY = Intensity(0, 255, "level")
+MODULE = "medtrust_test_metrics"
+
+
+class Gap:
+    """A metric that answers."""
+
+    def compute(self, data):
+        value = float((data.synthetic.matrix.mean() - data.train.matrix.mean()).abs())
+        return Result(Estimate(value), Interval(value, value, data.level, "none", len(data.train)))
+
+
+class Vandal:
+    """A metric that answers, and spoils everything it can reach."""
+
+    def compute(self, data):
+        print("noise on standard output")
+        data.train.features.values.zero_()
+        torch.manual_seed(1)
+        np.random.seed(1)
+        torch.set_num_threads(1)
+        return Result(Estimate(1.0))
+
+
+class Crash:
+    def compute(self, data):
+        raise RuntimeError("boom\nwith a second line")
+
+
+class Quit:
+    def compute(self, data):
+        sys.exit(0)
+
+
+class Shy:
+    def compute(self, data):
+        raise Insufficient("needs 50 patients, train has 12")
+
+
+class NotANumber:
+    def compute(self, data):
+        return Result(Estimate(float("nan")))
+
+
+class Wrong:
+    def compute(self, data):
+        return 1.0
+
+
+class Two:
+    def compute(self, data):
+        return {"fidelity.up": Result(Estimate(1.0)), "diversity.down": Result(Estimate(data.seed % 7))}
+
+
+METRICS = {c.__name__.lower(): c for c in (Gap, Vandal, Crash, Quit, Shy, NotANumber, Wrong, Two)}
+
+
+class Plugin:
+    @hookimpl
+    def medtrust_metrics(self):
+        for name in METRICS:
+            yield MetricSpec(
+                name=name,
+                version="1",
+                factory=f"{MODULE}:{METRICS[name].__name__}",
+                pillar="fidelity",
+                needs=("train", "synthetic", "features"),
+                results=("fidelity.up", "diversity.down") if name == "two" else (),
+                min_samples=3,
+            )
+        yield MetricSpec(
+            name="needy",
+            version="1",
+            factory=f"{MODULE}:Gap",
+            pillar="privacy",
+            needs=("train", "holdout", "synthetic"),
+        )
+
+    @hookimpl
+    def medtrust_features(self):
+        yield FeatureSpec(name="plain", version="1", factory=f"{MODULE}:Plain")
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    module = python_types.ModuleType(MODULE)
+    for metric in METRICS.values():
+        setattr(module, metric.__name__, metric)
+    monkeypatch.setitem(sys.modules, MODULE, module)
+    host = build_host(allow=[])
+    host.register(Plugin(), "spoilers", distribution="spoilers", version="1.2")
+    return host
+
+
+def _sets(n: int = 8) -> tuple[dict, dict]:
+    values = torch.rand(2 * n, 3, generator=torch.Generator().manual_seed(0))
+    names = tuple(f"p{i}" for i in range(n))
+    sets = {name: SetData(name, (), names, names) for name in ("train", "synthetic")}
+    features = {
+        name: FeatureMatrix(values[i * n : (i + 1) * n], names, names, "plain", "d")
+        for i, name in enumerate(("train", "synthetic"))
+    }
+    return sets, {"plain": features}
+
+
+def _run(host: Host, *metrics: str, n: int = 8):
+    plan = make_plan(host, metrics=list(metrics), features=["plain"], seed=0, level=0.95)
+    sets, features = _sets(n)
+    return run_plan(plan, host, sets, features, INTENSITY, QuietProgress())
+
+
+def test_one_failure_is_one_row(host):
+    """A metric that raises, exits or returns nonsense costs its own rows and names its distribution."""
+    outcome = _run(host, "crash", "quit", "wrong", "notanumber", "shy", "gap")
+    status = {r.metric.split("/")[1]: r.status for r in outcome.results}
+    assert status == {
+        "crash": "error", "quit": "error", "wrong": "error", "notanumber": "error", "shy": "insufficient", "gap": "ok",
+    }  # fmt: skip
+    assert {f.distribution for f in outcome.failures} == {"spoilers 1.2"}
+    assert "boom with a second line" in outcome.failures[0].error
+    assert next(r for r in outcome.results if r.status == "insufficient").reason.startswith("needs 50 patients")
+
+
+def test_a_vandal_changes_nobody_elses_answer(host, capsys):
+    """Written features, seeded generators, changed threads and prints stay with the metric that did it."""
+    alone = _run(host, "gap").results[0]
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()
+    beside = _run(host, "vandal", "gap").results[1]
+    assert beside == alone
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert torch.get_num_threads() == before[2]
+    assert capsys.readouterr().out == ""
+
+
+def test_ids_carry_the_chosen_space(host):
+    """A metric that returns several results keeps its declared ids, each with the space in brackets."""
+    assert [r.id for r in _run(host, "two").results] == ["fidelity.up[plain]", "diversity.down[plain]"]
+    assert [r.pillar for r in _run(host, "two").results] == ["fidelity", "diversity"]
+
+
+def test_too_few_images_is_a_reason(host):
+    """Below min_samples the metric is not even called."""
+    result = _run(host, "crash", n=2).results[0]
+    assert (result.status, result.reason) == ("insufficient", "needs 3 images in each set; train has 2")
+
+
+def test_a_missing_holdout_is_a_reason(host):
+    """A metric that needs a holdout says so when there is none."""
+    result = _run(host, "needy").results[0]
+    assert result.status == "insufficient"
+    assert "--holdout" in result.reason
+
+
+def test_the_seed_of_a_metric_does_not_depend_on_the_others(host):
+    """Leaving a metric out changes no other metric's seed."""
+    assert _run(host, "two").results[1] == _run(host, "gap", "two").results[2]
+
+
+def test_unknown_names_are_found_before_anything_is_read(host):
+    """A typing error is a ConfigError with the close match."""
+    with pytest.raises(ConfigError, match="gap"):
+        make_plan(host, metrics=["gapp"], features=["plain"], seed=0, level=0.95)
+    with pytest.raises(ConfigError, match="plain"):
+        make_plan(host, metrics=["gap"], features=["plane"], seed=0, level=0.95)
+    with pytest.raises(ConfigError, match="level"):
+        make_plan(host, metrics=["gap"], features=["plain"], seed=0, level=95)
+    with pytest.raises(SelectionError):
+        make_plan(host, metrics=[], features=["plain"], seed=0, level=0.95)
