@@ -117,12 +117,14 @@ def _by_point(gate: Gate, result: Result) -> Finding:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _open(f"the result has no number {gate.field}" if value is None else f"{gate.field} is {value!r}")
     a, b = apart(value, t)
-    unit = f" {result.estimate.unit}" if gate.field == "estimate" and result.estimate and result.estimate.unit else ""
+    shown = (
+        f"({a} {result.estimate.unit})" if gate.field == "estimate" and result.estimate and result.estimate.unit else a
+    )
     name = "the estimate" if gate.field == "estimate" else gate.field
     caution = "sampling error is not considered (point mode)"
     if _HOLDS[gate.op](value, t):
-        return Finding("PASS", (f"PASS because {name} {a}{unit} is {_SIGN[gate.op]} {b}; {caution}",))
-    return Finding("FAIL", (f"FAIL because {name} {a}{unit} is {_NEGATED[gate.op]} {b}; {caution}.",))
+        return Finding("PASS", (f"PASS because {name} {shown} is {_SIGN[gate.op]} {b}; {caution}",))
+    return Finding("FAIL", (f"FAIL because {name} {shown} is {_NEGATED[gate.op]} {b}; {caution}.",))
 
 
 def _by_baseline(gate: Gate, result: Result, before: Result | None) -> Finding:
@@ -140,7 +142,9 @@ def _by_baseline(gate: Gate, result: Result, before: Result | None) -> Finding:
         return _open("the result does not say which direction is better", **facts)
     for name in ("features", "metric", "metric_version"):
         if getattr(result, name) != getattr(before, name):
-            return _open(f"the baseline used {name} {getattr(before, name)}, this report {getattr(result, name)}", **facts)
+            return _open(
+                f"the baseline used {name} {getattr(before, name)}, this report {getattr(result, name)}", **facts
+            )
     if result.interval is None or before.interval is None:
         return _open("one of the two results has no interval, so their difference has none", **facts)
     if min(result.interval.level, before.interval.level) < gate.level - 1e-9:

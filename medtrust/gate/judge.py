@@ -135,7 +135,9 @@ def _counted(outcome: GateOutcome, waiver: Waiver | None, policy: Policy, today:
         noted = {"until": waiver.until.isoformat(), "reason": waiver.reason, "expired": expired}
         if expired:
             verdict = "FAIL"
-            why.append(f"FAIL because its waiver expired on {waiver.until}: {waiver.reason} Remove or renew the waiver.")
+            why.append(
+                f"FAIL because its waiver expired on {waiver.until}: {waiver.reason} Remove or renew the waiver."
+            )
         elif verdict in ("FAIL", "INCONCLUSIVE"):
             verdict = "WARN"
             why.append(f"Waived until {waiver.until}: {waiver.reason}")

@@ -51,7 +51,13 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         sections=sections,
         unexamined=view.unexamined(report),
         undecided=view.undecided(report),
+        suspects=view.suspects(report),
+        titles={row["id"]: row["title"] for row in report["results"]},
         sets=_sets(report["data"]),
+        data=[
+            (name, _flat(about if isinstance(about, Mapping) else {name: about}))
+            for name, about in report["data"].items()
+        ],
         subject=_flat({k: v for k, v in report["subject"].items() if k != "name"}),
         provenance=_flat({k: v for k, v in report["run"].items() if k != "plugins"}),
         shows_real=any(p["contains_real"] and p["path"] for p in _pictures(report)),
@@ -75,7 +81,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, p_value=p_value, brief=lambda text: plain(text, 160))
+    environment.filters.update(number=number, p_value=p_value, brief=_brief, abbreviated=_abbreviated)
     environment.globals.update(
         mark=charts.mark, rule=view.rule, value_line=view.value_line, quantity=quantity, slug=_slug, percent=_percent
     )
@@ -89,6 +95,15 @@ def _read(name: str) -> str:
 def _finalize(value: Any) -> Any:
     """Every text that enters the page loses its control characters; autoescape then does the rest."""
     return value if isinstance(value, (Markup, int, float)) else plain(value, LONGEST_TEXT)
+
+
+def _brief(text: Any) -> str:
+    return plain(text, 160)
+
+
+def _abbreviated(text: str) -> str:
+    """A digest by its first digits; the whole one stands under provenance."""
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{40,}", text) else _brief(text)
 
 
 def _slug(*parts: str) -> str:
@@ -125,7 +140,11 @@ def _sets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append({"name": name, "missing": True})
             continue
         intensity = about.get("intensity") or {}
-        span = f"{number(intensity['lo'])} to {number(intensity['hi'])} {intensity['unit']}" if intensity else "not declared"
+        span = (
+            f"{number(intensity['lo'])} to {number(intensity['hi'])} {intensity['unit']}"
+            if intensity
+            else "not declared"
+        )
         patients = about.get("n_patients")
         known = about.get("patients_known", patients is not None)
         rows.append(
@@ -133,7 +152,11 @@ def _sets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": name,
                 "missing": False,
                 "images": about.get("n_images"),
-                "patients": "—" if name == "synthetic" else number(patients) if known and patients is not None else "unknown",
+                "patients": "—"
+                if name == "synthetic"
+                else number(patients)
+                if known and patients is not None
+                else "unknown",
                 "modality": about.get("modality") or "not stated",
                 "depth": f"{about['bit_depth']} bit" if about.get("bit_depth") else "",
                 "range": span,

@@ -34,9 +34,13 @@ def limitations(
             for r in answered
             if r.selftest and r.selftest.status == "failed"
         ),
-        *_listed("The self-test was not run for", [r for r in answered if r.selftest and r.selftest.status == "not_run"]),
+        *_listed(
+            "The self-test was not run for", [r for r in answered if r.selftest and r.selftest.status == "not_run"]
+        ),
         *(f"{_name(r)}: {_sentence(r.resolution.sentence)}" for r in answered if r.resolution),
-        *_listed("No interval, and so no decision by interval, for", [r for r in answered if not r.interval and not r.test]),
+        *_listed(
+            "No interval, and so no decision by interval, for", [r for r in answered if not r.interval and not r.test]
+        ),
         *_listed("No real-against-real reference for", [r for r in answered if not r.null]),
         *(f"Plugin {f.plugin} of {f.distribution} failed ({f.stage}): {_sentence(f.error)}" for f in failures),
     ]

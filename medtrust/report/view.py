@@ -177,17 +177,16 @@ def undecided(report: Row) -> list[tuple[str, str]]:
     return list(found.values())
 
 
-def suspects(report: Row, most: int = 5) -> list[tuple[str, Row]]:
-    """The head of the evidence: (name of the suspected synthetic image, evidence item) of results whose gate failed."""
+def suspects(report: Row, most: int = 5) -> list[tuple[str, str]]:
+    """The head of the evidence of results whose gate failed: (name of the synthetic image, result id), each once."""
     items = [
-        (item, row["id"])
+        (item["rank"], row["id"], item)
         for row in report["results"]
         if any(gate["finding"] == "FAIL" for gate in gates_of(report, row))
         for item in row["evidence"]
     ]
-    items.sort(key=lambda pair: pair[0]["rank"])
-    named: dict[str, Row] = {}
-    for item, _ in items:
+    found: dict[str, str] = {}
+    for _, result, item in sorted(items, key=lambda entry: entry[:2]):
         own = [p["name"] for p in item["pictures"] if p["name"] and [s[0] for s in p["sources"]] == ["synthetic"]]
-        named.setdefault(own[0] if own else item["title"], item)
-    return list(named.items())[:most]
+        found.setdefault(own[0] if own else item["title"], result)
+    return list(found.items())[:most]

@@ -88,7 +88,12 @@ def real_sets() -> dict:
         "spacing_mm": None,
     }
     return {
-        name: {"n_images": n, "n_patients": patients, **common, "manifest_sha256": hashlib.sha256(name.encode()).hexdigest()}
+        name: {
+            "n_images": n,
+            "n_patients": patients,
+            **common,
+            "manifest_sha256": hashlib.sha256(name.encode()).hexdigest(),
+        }
         for name, n, patients in (("train", 880, 600), ("holdout", 861, 600), ("synthetic", 700, None))
     }
 
@@ -157,12 +162,14 @@ def fidelity_and_diversity(blur: float = 0.0) -> list[Result]:
     ]  # fmt: skip
 
 
-def privacy(p: float, folder: Path | None, copies: int = 0, selftest: str = "ok", resolution: float = 0.016) -> list[Result]:
+def privacy(
+    p: float, folder: Path | None, copies: int = 0, selftest: str = "ok", resolution: float = 0.016
+) -> list[Result]:
     """The rows of the privacy pillar, with `copies` planted."""
     evidence = tuple(pair(folder, i + 1, 0.06 + 0.02 * i, i < copies) for i in range(8)) if folder else ()
     power = {"ok": 0.93, "failed": 0.41, "not_run": None}[selftest]
     copying = Result(
-        estimate=Estimate(0.5 + min(0.5, copies / 40), "share of the closest in train", "lower"),
+        estimate=Estimate(0.5 + min(0.5, copies / 40), "in train", "lower"),
         interval=Interval(0.31 + copies / 60, min(1.0, 0.69 + copies / 60), 0.95, "Clopper–Pearson", 20, "pair"),
         test=TestOutcome(10 + copies / 2, p, min(1.0, 2 * p), "privacy"),
         null=Null("share of train among the patients", 0.5),
@@ -179,7 +186,7 @@ def privacy(p: float, folder: Path | None, copies: int = 0, selftest: str = "ok"
         evidence=evidence,
         facts={"closest pairs": 20, "from train": 10 + copies // 2, "smallest K that can reject": 5},
         notes=("Exact when train and holdout are a random split of the same patients.",),
-        id="privacy.cpm", pillar="privacy", title="Close-pair membership: are the closest real images training images?",
+        id="privacy.cpm", pillar="privacy", title="Close-pair membership",
         metric="medtrust/cpm", metric_version="1", features="pixels",
     )  # fmt: skip
     counts = [
@@ -197,12 +204,16 @@ def privacy(p: float, folder: Path | None, copies: int = 0, selftest: str = "ok"
 
 def passing(folder: Path | None) -> TrustReport:
     results = [*fidelity_and_diversity(), *privacy(0.41, folder)]
-    return judge(build_report(run=RUN, subject=SUBJECT, data=real_sets(), results=results, failures=()), load_policy("demo"))
+    return judge(
+        build_report(run=RUN, subject=SUBJECT, data=real_sets(), results=results, failures=()), load_policy("demo")
+    )
 
 
 def failing(folder: Path | None) -> TrustReport:
     results = [*fidelity_and_diversity(0.45), *privacy(0.00002, folder, copies=6)]
-    return judge(build_report(run=RUN, subject=SUBJECT, data=real_sets(), results=results, failures=()), load_policy("demo"))
+    return judge(
+        build_report(run=RUN, subject=SUBJECT, data=real_sets(), results=results, failures=()), load_policy("demo")
+    )
 
 
 def undecided(folder: Path | None) -> TrustReport:
@@ -221,7 +232,9 @@ def undecided(folder: Path | None) -> TrustReport:
     failures = [PluginFailure("acme", "acme-metrics 0.3", "run", "ValueError: cannot reshape array of size 3 into shape (2,2)",
                               "report it to the authors of acme-metrics, or leave noise out with --metrics")]  # fmt: skip
     subject = {"kind": "folder", "name": "samples"}
-    return judge(build_report(run=RUN, subject=subject, data=data, results=results, failures=failures), load_policy("demo"))
+    return judge(
+        build_report(run=RUN, subject=subject, data=data, results=results, failures=failures), load_policy("demo")
+    )
 
 
 CASES = {"pass": passing, "fail": failing, "undecided": undecided}

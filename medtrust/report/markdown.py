@@ -1,0 +1,104 @@
+"""`report.md`: the summary for a pull request or a CI job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medtrust.report import view
+from medtrust.report.text import number, plain
+
+__all__ = ["render"]
+
+SIGNS = {"PASS": "✅", "WARN": "⚠️", "FAIL": "❌", "INCONCLUSIVE": "❔", "NONE": "▫️"}
+LONGEST = 400
+Row = Mapping[str, Any]
+
+
+def render(report: Mapping[str, Any], folder: Path) -> bytes:
+    """Render a report as GitHub-flavoured Markdown; it shows no pictures, so `folder` plays no part.
+
+    Args:
+        report: Plain data of a report.
+        folder: The report's folder.
+    """
+    return ("\n".join(_lines(report)).rstrip() + "\n").encode("utf-8", "backslashreplace")
+
+
+def _lines(report: Row) -> Iterator[str]:
+    verdict = report["verdict"]
+    yield f"# {SIGNS[verdict]} {'NOT JUDGED' if verdict == 'NONE' else verdict}: {_safe(report['subject'].get('name') or 'generator')}"
+    yield ""
+    yield _safe(view.headline(report))
+    yield ""
+    yield f"_{view.meaning(verdict)}_"
+    suspects = view.suspects(report)
+    if suspects:
+        yield ""
+        yield f"**Look first at** {', '.join(_safe(name) for name, _ in suspects)}."
+    yield ""
+    yield "| Set | Images | Patients |"
+    yield "|---|---:|---:|"
+    for name in ("train", "holdout", "synthetic"):
+        about = report["data"].get(name) or {}
+        yield f"| {name} | {_count(about.get('n_images'))} | {_count(about.get('n_patients'))} |"
+    yield ""
+    yield "| Pillar | Verdict | What was found |"
+    yield "|---|---|---|"
+    for pillar in view.pillars(report):
+        word = pillar.verdict if pillar.gated else "not gated"
+        title = _safe(pillar.row["title"] or pillar.row["id"], 160)
+        yield f"| {_safe(pillar.name)} | {SIGNS[pillar.verdict]} {word} | **{title}**: {_safe(pillar.line)} |"
+    missing = view.unexamined(report)
+    if missing:
+        yield ""
+        yield f"Not examined: {', '.join(missing)}."
+    yield from _gates(report)
+    undecided = view.undecided(report)
+    if undecided:
+        yield ""
+        yield "## What could not be decided"
+        yield ""
+        yield from (f"- **{_safe(name, 160)}**: {_safe(why)}" for name, why in undecided)
+    yield ""
+    yield "<details><summary>All results</summary>"
+    yield ""
+    yield "| Result | Value |"
+    yield "|---|---|"
+    for row in report["results"]:
+        name = _safe(row["id"], 160) + (f" in {_safe(row['subgroup'], 80)}" if row["subgroup"] else "")
+        yield f"| {name} | {_safe(view.value_line(row))} |"
+    yield ""
+    yield "</details>"
+    yield ""
+    yield "<details><summary>Limitations</summary>"
+    yield ""
+    yield from (f"- {_safe(sentence)}" for sentence in report["limitations"])
+    yield ""
+    yield "</details>"
+    yield ""
+    yield f"report.json, RFC 8785, SHA-256 `{report['integrity']['sha256']}`"
+
+
+def _gates(report: Row) -> Iterator[str]:
+    if not report["gates"]:
+        return
+    yield ""
+    yield "| Gate | Verdict | Why |"
+    yield "|---|---|---|"
+    for gate in report["gates"]:
+        why = " ".join(_safe(sentence) for sentence in gate["why"])
+        yield f"| **{_safe(gate['id'], 80)}**<br>{_safe(view.rule(gate))} | {SIGNS[gate['verdict']]} {gate['verdict']} | {why} |"
+
+
+def _count(value: Any) -> str:
+    return number(value) if isinstance(value, int) else "—"
+
+
+def _safe(text: object, longest: int = LONGEST) -> str:
+    """Escape whatever Markdown or HTML could take for markup, a link, a mention or a table border."""
+    shown = plain(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = re.sub(r"([\\`*_{}\[\]#!|~$=])", r"\\\1", shown)
+    return re.sub(r"@(?=\w)", "&#64;", shown).replace("://", "&#58;//").replace("www.", "www&#46;")
