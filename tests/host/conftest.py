@@ -15,12 +15,6 @@ from medtrust.host import Host, build_host
 DISTS = Path(__file__).parents[1] / "data" / "dists"
 
 
-@pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MEDTRUST_PLUGINS", "MEDTRUST_STRICT", "MEDTRUST_TRACE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
     """Put cases on sys.path as pip would; returns the names of their distributions."""
