@@ -27,6 +27,7 @@ from medtrust.types import FeatureMatrix, Intensity, SetData, SetName
 from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
+    from medtrust.config import Config
     from medtrust.extraction import Survey
     from medtrust.host import Host
     from medtrust.images import ImageSet
@@ -46,6 +47,7 @@ def audit(
     metrics: str | Sequence[str] = "all",
     policy: str | Path = "research",
     baseline: str | Path | None = None,
+    strict: bool = False,
     out: str | Path | None = None,
     formats: Sequence[str] = ("html",),
     evidence: str = "none",
@@ -56,6 +58,7 @@ def audit(
     n_synthetic: int | None = None,
     weights: Mapping[str, Path] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    config: Config | None = None,
     device: str = "cpu",
     workers: int | None = None,
     batch_size: int = 64,
@@ -75,6 +78,7 @@ def audit(
         metrics: "all", or names.
         policy: A policy file, or the name of a ready one: research, clinical-strict, ci-smoke.
         baseline: An earlier report.json that non-regression gates compare with.
+        strict: A WARN exits 1.
         out: Folder for the report; None writes nothing and draws no evidence.
         formats: Renderings to write beside report.json.
         evidence: none, blur or full: which pictures may leave.
@@ -84,7 +88,9 @@ def audit(
         intensity: Declared range, where the files leave it open.
         n_synthetic: How many images to draw from a generator; as many as train has when not given.
         weights: Weight files by name.
-        options: Options per metric.
+        options: Options by plugin name, handed to its metrics.
+        config: Settings with their origins: told to plugins, kept in run.json; its plugin tables are the options when
+            none are given.
         device: cpu or cuda.
         workers: Decoding threads.
         batch_size: Images per extraction batch.
@@ -108,6 +114,9 @@ def audit(
     clock = _Clock()
     progress = progress or QuietProgress()
     host = host or build_host()
+    if config is not None:
+        host.fire("medtrust_configure", config=config)
+        options = options or {plugin["name"]: config.plugin_options(plugin["name"]) for plugin in host.plugins()}
     shown = check_policy(evidence)
     rules = gate.load_policy(policy)
     before = gate.load_baseline(baseline) if baseline else None
@@ -151,13 +160,13 @@ def audit(
 
     results, lookup = illustrate(outcome.results, sets, declared, shown, place, Pseudonyms())
     report = build_report(
-        run=_run_facts(host, plan, extractors, seed, shown, rules.name, rules.sha256, device),
+        run=_run_facts(host, plan, extractors, seed, shown, device),
         subject=subject,
         data={name: images.describe() for name, images in sets.items()},
         results=results,
         failures=[*host.failures, *outcome.failures],
     )
-    report = gate.judge(report, rules, baseline=before)
+    report = gate.judge(report, rules, baseline=before, strict=strict)
     host.fire("medtrust_after_report", report=report.to_dict())
     if place is not None:
         write_report(report, place, formats, host)
@@ -165,7 +174,13 @@ def audit(
         clock.mark("report")
         seconds = {"stages": clock.stages, "metrics": dict(outcome.seconds)}
         extracted = {name: dict(survey.extracted) for name, survey in surveys.items()}
-        facts = {"command": sys.argv, "started": clock.started, "seconds": seconds, "extracted": extracted}
+        facts = {
+            "command": sys.argv,
+            "started": clock.started,
+            "settings": config.as_dict() if config else {},
+            "seconds": seconds,
+            "extracted": extracted,
+        }
         write_atomically(place / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
     return report
 
@@ -287,8 +302,6 @@ def _run_facts(
     extractors: Mapping[str, Any],
     seed: int,
     evidence: str,
-    policy: str,
-    policy_sha256: str,
     device: str,
 ) -> dict[str, Any]:
     return {
@@ -297,7 +310,6 @@ def _run_facts(
         "level": plan.level,
         "device": device,
         "evidence": evidence,
-        "policy": {"name": policy, "sha256": policy_sha256},
         "features": {name: extractor.digest for name, extractor in extractors.items()},
         "plugins": host.plugins(),
         "env": {

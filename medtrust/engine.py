@@ -91,7 +91,7 @@ def make_plan(
         features: Names of the feature spaces to compare in.
         seed: Root seed.
         level: Confidence level of the intervals.
-        options: Options per metric name.
+        options: Options by plugin name, handed to its metrics.
 
     Raises:
         ConfigError: An unknown name, or a level outside (0, 1).
@@ -193,7 +193,7 @@ def _run_job(
         level=plan.level,
         seed=derive_seed(plan.seed, "metric", job.contribution.full_name, job.space),
         space=job.space,
-        options=plan.options.get(job.spec.name, {}),
+        options=plan.options.get(job.contribution.plugin, {}),
     )
     try:
         with _guarded():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from medtrust.host import Host
+    from medtrust.host import Contribution, Host
     from medtrust.progress import Progress
-    from medtrust.types import Generator
+    from medtrust.types import Generator, ImageReader
 
 __all__ = ["GeneratorSource", "open_generator", "open_source", "parse_source", "readers_of", "sample_to"]
 
@@ -63,7 +65,12 @@ def parse_source(text: str | Path, kinds: Callable[[str], bool]) -> Path | Gener
 def readers_of(host: Host) -> Readers:
     """Collect the file formats that the installed plugins read."""
     usable = [c for c in host.contributions("format") if c.status == "ok"]
-    return Readers([(c.spec, lambda c=c: host.load(c)) for c in usable])
+    return Readers([(c.spec, partial(_reader, host, c)) for c in usable])
+
+
+def _reader(host: Host, contribution: Contribution) -> ImageReader:
+    reader: ImageReader = host.load(contribution)()
+    return reader
 
 
 def open_generator(source: GeneratorSource, host: Host, device: str) -> Generator:
@@ -115,6 +122,8 @@ def open_source(
         images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity)
         return images, {"kind": "folder", "name": source.resolve().name}
     generator = open_generator(source, host, device)
+    # samples of an earlier run with another seed or n would join the set
+    shutil.rmtree(samples, ignore_errors=True)
     sample_to(generator, n, samples, seed=seed, progress=progress)
     images = open_set(samples, name, readers_of(host), intensity=intensity or generator.intensity)
     family = host.find("generator", source.kind).spec.family

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from medtrust.cli.common import PATH, pair, show, words
+from medtrust.cli.common import PATH, show, words
 from medtrust.errors import ConfigError
 
 __all__ = ["audit", "gate", "report"]
@@ -55,52 +55,24 @@ def _audit_options(command: F) -> F:
 
 @click.command()
 @_audit_options
-def audit(config: Path | None, quiet: bool, format_: str | None, weights: tuple[str, ...], **given: Any) -> int:
+def audit(config: Path | None, quiet: bool, strict: bool, **given: Any) -> int:
     """Compare synthetic images with the real ones; write report.json and report.html; exit by the verdict."""
     from medtrust.api import audit as run
-    from medtrust.config import load_config
+    from medtrust.config import KEYS, load_config
     from medtrust.images import parse_intensity
     from medtrust.progress import make_progress
 
-    cli_values = {key: value for key, value in given.items() if value is not None}
-    if format_:
-        cli_values["format"] = words(format_)
-    for key in ("features", "metrics"):
-        if key in cli_values:
-            cli_values[key] = words(cli_values[key])
-    if weights:
-        cli_values["weights"] = dict(pair(text, "--weights") for text in weights)
-    settings = load_config(cli_values, file=config)
+    given["format"] = given.pop("format_")
+    settings = load_config({key: value for key, value in given.items() if value not in (None, ())}, file=config)
+    values = {key: settings.get(key) for key in KEYS}
     for key in ("train", "synthetic"):
-        if not settings.get(key):
+        if not values[key]:
             raise ConfigError(f"--{key} is missing: name the {key} images (see `medtrust audit --help`)")
-    metrics = words(settings.get("metrics"))
-    intensity = settings.get("intensity")
-    out = Path(settings.get("out"))
-    report = run(
-        train=settings.get("train"),
-        holdout=settings.get("holdout"),
-        synthetic=settings.get("synthetic"),
-        features=words(settings.get("features")),
-        metrics="all" if metrics == ["all"] else metrics,
-        policy=settings.get("policy"),
-        baseline=settings.get("baseline"),
-        out=out,
-        formats=words(settings.get("format")),
-        evidence=settings.get("evidence"),
-        seed=settings.get("seed"),
-        level=settings.get("level"),
-        patients=settings.get("patients"),
-        intensity=parse_intensity(intensity) if intensity else None,
-        n_synthetic=settings.get("n_synthetic"),
-        weights={name: Path(path) for name, path in (settings.get("weights") or {}).items()},
-        device=settings.get("device"),
-        workers=settings.get("workers"),
-        batch_size=settings.get("batch_size"),
-        offline=settings.get("offline"),
-        cache=settings.get("cache"),
-        progress=make_progress(quiet),
-    )
+    out = values["out"]
+    values["formats"] = values.pop("format")
+    values["metrics"] = "all" if values["metrics"] == ("all",) else values["metrics"]
+    values["intensity"] = parse_intensity(values["intensity"]) if values["intensity"] else None
+    report = run(**values, config=settings, strict=strict, progress=make_progress(quiet))
     return show(report, out)
 
 
@@ -108,14 +80,15 @@ def audit(config: Path | None, quiet: bool, format_: str | None, weights: tuple[
 @click.argument("report", type=PATH)
 @click.option("--policy", required=True, help="Policy file, or research, clinical-strict, ci-smoke.")
 @click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates.")
-def gate(report: Path, policy: str, baseline: Path | None) -> int:
+@click.option("--strict", is_flag=True, help="A WARN exits 1.")
+def gate(report: Path, policy: str, baseline: Path | None, strict: bool) -> int:
     """Judge a finished report by a policy; exit by the verdict."""
     from medtrust import gate as judging
     from medtrust.report import read_report, summary
 
     rules = judging.load_policy(policy)
     before = judging.load_baseline(baseline) if baseline else None
-    judged = judging.judge(read_report(report), rules, baseline=before)
+    judged = judging.judge(read_report(report), rules, baseline=before, strict=strict)
     click.echo(summary(judged))
     return judged.exit_code
 
