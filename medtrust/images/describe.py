@@ -79,10 +79,10 @@ def _one_or_all(values: list[Any]) -> Any:
 
 def _spacing(headers: tuple[ImageHeader, ...]) -> dict[str, list[float]] | list[float] | None:
     """One spacing if all files agree, the smallest and largest per axis if not, None where any file names none."""
-    spacings = {header.spacing_mm for header in headers}
-    if None in spacings or not spacings or len({len(spacing) for spacing in spacings if spacing}) != 1:
+    spacings = sorted({header.spacing_mm for header in headers if header.spacing_mm is not None})
+    if any(header.spacing_mm is None for header in headers) or len({len(spacing) for spacing in spacings}) != 1:
         return None
     if len(spacings) == 1:
-        return list(next(iter(spacings)) or ())
-    table = np.array(sorted(spacing for spacing in spacings if spacing))
+        return list(spacings[0])
+    table = np.array(spacings)
     return {"lo": table.min(0).tolist(), "hi": table.max(0).tolist()}
