@@ -117,10 +117,9 @@ def _by_point(gate: Gate, result: Result) -> Finding:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _open(f"the result has no number {gate.field}" if value is None else f"{gate.field} is {value!r}")
     a, b = apart(value, t)
-    shown = (
-        f"({a} {result.estimate.unit})" if gate.field == "estimate" and result.estimate and result.estimate.unit else a
-    )
-    name = "the estimate" if gate.field == "estimate" else gate.field
+    name, shown = gate.field, a
+    if gate.field == "estimate" and result.estimate:
+        name, shown = "the estimate", f"({a} {result.estimate.unit})" if result.estimate.unit else a
     caution = "sampling error is not considered (point mode)"
     if _HOLDS[gate.op](value, t):
         return Finding("PASS", (f"PASS because {name} {shown} is {_SIGN[gate.op]} {b}; {caution}",))

@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from medtrust.report import charts, view
+from medtrust.report.limitations import patients_known
 from medtrust.report.pictures import embed
 from medtrust.report.text import number, p_value, plain, quantity
 
@@ -54,10 +55,7 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         suspects=view.suspects(report),
         titles={row["id"]: row["title"] for row in report["results"]},
         sets=_sets(report["data"]),
-        data=[
-            (name, _flat(about if isinstance(about, Mapping) else {name: about}))
-            for name, about in report["data"].items()
-        ],
+        data=[(name, _flat(about)) for name, about in report["data"].items() if isinstance(about, Mapping)],
         subject=_flat({k: v for k, v in report["subject"].items() if k != "name"}),
         provenance=_flat({k: v for k, v in report["run"].items() if k != "plugins"}),
         shows_real=any(p["contains_real"] and p["path"] for p in _pictures(report)),
@@ -131,38 +129,25 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _sets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _sets(data: Row) -> list[dict[str, Any]]:
     """The three sets as rows of a table, a missing one included."""
-    rows = []
-    for name in ("train", "holdout", "synthetic"):
-        about = data.get(name)
-        if not about:
-            rows.append({"name": name, "missing": True})
-            continue
-        intensity = about.get("intensity") or {}
-        span = (
-            f"{number(intensity['lo'])} to {number(intensity['hi'])} {intensity['unit']}"
-            if intensity
-            else "not declared"
-        )
-        patients = about.get("n_patients")
-        known = about.get("patients_known", patients is not None)
-        rows.append(
-            {
-                "name": name,
-                "missing": False,
-                "images": about.get("n_images"),
-                "patients": "—"
-                if name == "synthetic"
-                else number(patients)
-                if known and patients is not None
-                else "unknown",
-                "modality": about.get("modality") or "not stated",
-                "depth": f"{about['bit_depth']} bit" if about.get("bit_depth") else "",
-                "range": span,
-            }
-        )
-    return rows
+    return [_set(name, data.get(name)) for name in ("train", "holdout", "synthetic")]
+
+
+def _set(name: str, about: Row | None) -> dict[str, Any]:
+    if not about:
+        return {"name": name, "missing": True}
+    span = about.get("intensity")
+    patients = number(about["n_patients"]) if patients_known(about) and about.get("n_patients") else "unknown"
+    return {
+        "name": name,
+        "missing": False,
+        "images": about.get("n_images"),
+        "patients": "—" if name == "synthetic" else patients,
+        "modality": about.get("modality") or "not stated",
+        "depth": f"{about['bit_depth']} bit" if about.get("bit_depth") else "",
+        "range": f"{number(span['lo'])} to {number(span['hi'])} {span['unit']}" if span else "not declared",
+    }
 
 
 def _pictures(report: Row) -> Sequence[Row]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from medtrust.types import PluginFailure, Result
 
-__all__ = ["limitations"]
+__all__ = ["limitations", "patients_known"]
 
 
 def limitations(
@@ -25,6 +25,8 @@ def limitations(
         failures: Plugins that failed.
     """
     answered = [r for r in results if r.status == "ok"]
+    bare = [r for r in answered if not r.interval and not r.test]
+    untested = [r for r in answered if r.selftest and r.selftest.status == "not_run"]
     lines = [
         *_about_sets(subject, data),
         *(f"{_name(r)} could not be decided: {_sentence(r.reason)}" for r in results if r.status != "ok"),
@@ -34,13 +36,9 @@ def limitations(
             for r in answered
             if r.selftest and r.selftest.status == "failed"
         ),
-        *_listed(
-            "The self-test was not run for", [r for r in answered if r.selftest and r.selftest.status == "not_run"]
-        ),
+        *_listed("The self-test was not run for", untested),
         *(f"{_name(r)}: {_sentence(r.resolution.sentence)}" for r in answered if r.resolution),
-        *_listed(
-            "No interval, and so no decision by interval, for", [r for r in answered if not r.interval and not r.test]
-        ),
+        *_listed("No interval, and so no decision by interval, for", bare),
         *_listed("No real-against-real reference for", [r for r in answered if not r.null]),
         *(f"Plugin {f.plugin} of {f.distribution} failed ({f.stage}): {_sentence(f.error)}" for f in failures),
     ]
@@ -64,7 +62,7 @@ def _about_sets(subject: Mapping[str, Any], data: Mapping[str, Any]) -> Iterable
 
 
 def patients_known(described: Mapping[str, Any]) -> bool:
-    """Say whether a set knows its patients: `patients_known` if it is given, else whether they were counted."""
+    """Say whether a set knows its patients: what it says itself, else whether they were counted."""
     return bool(described.get("patients_known", described.get("n_patients") is not None))
 
 

@@ -29,7 +29,8 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
 
 def _lines(report: Row) -> Iterator[str]:
     verdict = report["verdict"]
-    yield f"# {SIGNS[verdict]} {'NOT JUDGED' if verdict == 'NONE' else verdict}: {_safe(report['subject'].get('name') or 'generator')}"
+    subject = _safe(report["subject"].get("name") or "generator", 160)
+    yield f"# {SIGNS[verdict]} {'NOT JUDGED' if verdict == 'NONE' else verdict}: {subject}"
     yield ""
     yield _safe(view.headline(report))
     yield ""
@@ -90,7 +91,8 @@ def _gates(report: Row) -> Iterator[str]:
     yield "|---|---|---|"
     for gate in report["gates"]:
         why = " ".join(_safe(sentence) for sentence in gate["why"])
-        yield f"| **{_safe(gate['id'], 80)}**<br>{_safe(view.rule(gate))} | {SIGNS[gate['verdict']]} {gate['verdict']} | {why} |"
+        asks = f"**{_safe(gate['id'], 80)}**<br>{_safe(view.rule(gate))}"
+        yield f"| {asks} | {SIGNS[gate['verdict']]} {gate['verdict']} | {why} |"
 
 
 def _count(value: Any) -> str:

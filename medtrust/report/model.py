@@ -110,9 +110,8 @@ class TrustReport:
             return found[0]
         known = [r.id for r in self.results]
         if found:
-            raise KeyError(
-                f"{name} is ambiguous: {', '.join(r.id + (r.subgroup and f' in {r.subgroup}') for r in found)}"
-            )
+            several = ", ".join(r.id + (r.subgroup and f" in {r.subgroup}") for r in found)
+            raise KeyError(f"{name} is ambiguous: {several}")
         near = difflib.get_close_matches(name, known, 3, 0.4) or known
         raise KeyError(f"no result {name}; there is {', '.join(near) if near else 'none at all'}")
 

@@ -143,45 +143,39 @@ def row(name: str, title: str, value: float, lo: float, hi: float, direction: st
 
 def fidelity_and_diversity(blur: float = 0.0) -> list[Result]:
     """The rows of a generator that is blurry by `blur`."""
+    fd, kid, precision, recall = 14.2 + 90 * blur, 0.0031 + blur / 20, 0.81 - blur, 0.66 - 0.6 * blur
+    coverage, ssim = 0.87 - 0.4 * blur, 0.34 + blur / 4
     return [
-        row("fidelity.fd", "Fréchet distance", 14.2 + 90 * blur, 12.9 + 84 * blur, 15.6 + 97 * blur, "lower", 6.31,
+        row(
+            "fidelity.fd", "Fréchet distance", fd, 0.91 * fd, 1.1 * fd, "lower", 6.31,
             citation="Heusel et al. 2017, arXiv:1706.08500",
             resolution=Resolution(1.9, 0.8, "An increase below 1.9 could not have been seen with 600 patients."),
-            facts={"FD∞": 13.1 + 88 * blur, "ratio to real": 6.31 / (14.2 + 90 * blur)},
-            notes=("Interval from Richardson extrapolation with a delete-half standard error, by patient.",)),
-        row("fidelity.kid", "Kernel distance (KID)", 0.0031 + blur / 20, 0.0012 + blur / 22, 0.005 + blur / 18, "lower",
-            0.0002, citation="Bińkowski et al. 2018, arXiv:1801.01401"),
-        row("fidelity.precision", "Precision", 0.81 - blur, 0.77 - blur, 0.85 - blur, "higher", 0.93,
-            citation="Kynkäänniemi et al. 2019, arXiv:1904.06991"),
-        row("diversity.recall", "Recall", 0.66 - 0.6 * blur, 0.61 - 0.6 * blur, 0.7 - 0.6 * blur, "higher", 0.92,
-            citation="Kynkäänniemi et al. 2019, arXiv:1904.06991"),
-        row("diversity.coverage", "Coverage", 0.87 - 0.4 * blur, 0.84 - 0.4 * blur, 0.9 - 0.4 * blur, "higher", 0.97,
-            citation="Naeem et al. 2020, arXiv:2002.09797"),
-        row("diversity.ssim", "Mean SSIM between samples", 0.34 + blur / 4, 0.33 + blur / 4, 0.36 + blur / 4, "none", 0.29,
-            space=False),
+            facts={"FD∞": 0.93 * fd, "ratio to real": 6.31 / fd},
+            notes=("Interval from Richardson extrapolation with a delete-half standard error, by patient.",),
+        ),
+        row("fidelity.kid", "Kernel distance (KID)", kid, 0.6 * kid, 1.4 * kid, "lower", 0.0002),
+        row("fidelity.precision", "Precision", precision, precision - 0.04, precision + 0.04, "higher", 0.93),
+        row("diversity.recall", "Recall", recall, recall - 0.05, recall + 0.04, "higher", 0.92),
+        row("diversity.coverage", "Coverage", coverage, coverage - 0.03, coverage + 0.03, "higher", 0.97),
+        row("diversity.ssim", "Mean SSIM between samples", ssim, ssim - 0.01, ssim + 0.02, "none", 0.29, space=False),
     ]  # fmt: skip
 
 
-def privacy(
-    p: float, folder: Path | None, copies: int = 0, selftest: str = "ok", resolution: float = 0.016
-) -> list[Result]:
+def privacy(p: float, folder: Path | None, copies: int = 0) -> list[Result]:
     """The rows of the privacy pillar, with `copies` planted."""
     evidence = tuple(pair(folder, i + 1, 0.06 + 0.02 * i, i < copies) for i in range(8)) if folder else ()
-    power = {"ok": 0.93, "failed": 0.41, "not_run": None}[selftest]
     copying = Result(
         estimate=Estimate(0.5 + min(0.5, copies / 40), "in train", "lower"),
         interval=Interval(0.31 + copies / 60, min(1.0, 0.69 + copies / 60), 0.95, "Clopper–Pearson", 20, "pair"),
         test=TestOutcome(10 + copies / 2, p, min(1.0, 2 * p), "privacy"),
         null=Null("share of train among the patients", 0.5),
-        resolution=Resolution(
-            resolution, 0.8, f"Copies below {100 * resolution:.1f} % of the samples would have gone unseen at this size."
-        ),
+        resolution=Resolution(0.016, 0.8, "Copies below 1.6 % of the samples would have gone unseen at this size."),
         selftest=SelfTest(
-            selftest,  # type: ignore[arg-type]
-            {"ok": "Planted copies at 2 % were found in 93 of 100 repetitions; copy-free sets raised 5 alarms.",
-             "failed": "Planted copies at 2 % were found in only 41 of 100 repetitions.",
-             "not_run": "No repetition was run."}[selftest],
-            auc=None if power is None else 0.97, size=None if power is None else 0.05, power=power,
+            "ok",
+            "Planted copies at 2 % were found in 93 of 100 repetitions; copy-free sets raised 5 alarms.",
+            auc=0.97,
+            size=0.05,
+            power=0.93,
         ),
         evidence=evidence,
         facts={"closest pairs": 20, "from train": 10 + copies // 2, "smallest K that can reject": 5},
@@ -202,18 +196,20 @@ def privacy(
     return [copying, *counts]
 
 
+def finish(results: list[Result], data: dict, subject: dict = SUBJECT, failures: tuple = ()) -> TrustReport:
+    """Assemble and judge by the demo policy."""
+    report = build_report(run=RUN, subject=subject, data=data, results=results, failures=failures)
+    return judge(report, load_policy("demo"))
+
+
 def passing(folder: Path | None) -> TrustReport:
-    results = [*fidelity_and_diversity(), *privacy(0.41, folder)]
-    return judge(
-        build_report(run=RUN, subject=SUBJECT, data=real_sets(), results=results, failures=()), load_policy("demo")
-    )
+    """No copies."""
+    return finish([*fidelity_and_diversity(), *privacy(0.41, folder)], real_sets())
 
 
 def failing(folder: Path | None) -> TrustReport:
-    results = [*fidelity_and_diversity(0.45), *privacy(0.00002, folder, copies=6)]
-    return judge(
-        build_report(run=RUN, subject=SUBJECT, data=real_sets(), results=results, failures=()), load_policy("demo")
-    )
+    """Six planted copies from a blurry generator."""
+    return finish([*fidelity_and_diversity(0.45), *privacy(0.00002, folder, copies=6)], real_sets())
 
 
 def undecided(folder: Path | None) -> TrustReport:
@@ -221,20 +217,19 @@ def undecided(folder: Path | None) -> TrustReport:
     data = real_sets()
     del data["holdout"]
     data["train"] |= {"patients_known": False, "n_patients": 880}
+    crash = "ValueError: cannot reshape array of size 3 into shape (2,2)"
+    no_holdout = "needs a holdout set: real images of other patients that the generator never saw (--holdout)"
+    about = {"metric": "medtrust/cpm", "metric_version": "1", "title": "Close-pair membership", "pillar": "privacy"}
+    noise = {"metric": "acme/noise", "metric_version": "0.3", "title": "Noise spectrum", "pillar": "physics"}
     results = [
         *(replace(r, null=None) for r in fidelity_and_diversity(0.1)[:3]),
-        Result(status="insufficient", reason="needs a holdout set: real images of other patients that the generator never saw (--holdout)",
-               id="privacy.cpm", pillar="privacy", title="Close-pair membership", metric="medtrust/cpm", metric_version="1"),
+        Result(status="insufficient", reason=no_holdout, id="privacy.cpm", **about),
         *privacy(0.4, None)[1:],
-        Result(status="error", reason="acme/noise failed: ValueError: cannot reshape array of size 3 into shape (2,2)",
-               id="physics.noise", pillar="physics", title="Noise spectrum", metric="acme/noise", metric_version="0.3"),
-    ]  # fmt: skip
-    failures = [PluginFailure("acme", "acme-metrics 0.3", "run", "ValueError: cannot reshape array of size 3 into shape (2,2)",
-                              "report it to the authors of acme-metrics, or leave noise out with --metrics")]  # fmt: skip
-    subject = {"kind": "folder", "name": "samples"}
-    return judge(
-        build_report(run=RUN, subject=subject, data=data, results=results, failures=failures), load_policy("demo")
-    )
+        Result(status="error", reason=f"acme/noise failed: {crash}", id="physics.noise", **noise),
+    ]
+    remedy = "report it to the authors of acme-metrics, or leave noise out with --metrics"
+    failures = (PluginFailure("acme", "acme-metrics 0.3", "run", crash, remedy),)
+    return finish(results, data, {"kind": "folder", "name": "samples"}, failures)
 
 
 CASES = {"pass": passing, "fail": failing, "undecided": undecided}
