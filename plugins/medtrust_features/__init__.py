@@ -1,1 +1,1 @@
-"""Built-in plugins of medtrust."""
+"""Built-in feature spaces: radiomics, inception, pixels and phash."""

@@ -1,1 +1,40 @@
-"""Registration."""
+"""Registers the built-in feature spaces; importing it loads neither torch nor numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from medtrust import FeatureSpec, hookimpl
+
+MEDTRUST_API = 1
+
+
+@hookimpl
+def medtrust_features() -> Iterable[FeatureSpec]:
+    """Offer the four feature spaces that docs/features.md describes."""
+    yield FeatureSpec(
+        name="radiomics",
+        version="1",
+        factory="medtrust_features.radiomics:Radiomics",
+        summary="brightness, texture, edges and colour over the declared range; needs no weights",
+    )
+    yield FeatureSpec(
+        name="inception",
+        version="1",
+        factory="medtrust_features.inception:Inception",
+        summary="2048 pool3 features of the FID Inception network, prepared as pytorch-fid does",
+        requires=("torchvision", "pytorch_fid"),
+        weights="inception",
+    )
+    yield FeatureSpec(
+        name="pixels",
+        version="1",
+        factory="medtrust_features.pixels:Pixels",
+        summary="the image itself at 32 x 32, centred and of unit length: for finding copies",
+    )
+    yield FeatureSpec(
+        name="phash",
+        version="1",
+        factory="medtrust_features.phash:PerceptualHash",
+        summary="64 bits of the coarse luminance pattern: survives recompression and rescaling",
+    )

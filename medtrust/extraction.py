@@ -1,0 +1,222 @@
+"""One decoding pass over an image set that feeds every feature space, and the scaling of what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from medtrust.cache import FeatureStore, space_key
+from medtrust.errors import DataError, PluginError
+from medtrust.progress import Progress, QuietProgress
+from medtrust.types import FeatureExtractor, FeatureMatrix, ImageRecord, Intensity, SetName
+
+__all__ = ["Survey", "standardise", "survey"]
+
+SHARD_ROWS = 512  # new rows that are written together: what a kill can cost
+CONSTANT_SCALE = 0.01  # the spread that a column gets which is constant in train but not in another set
+_RESOLUTION = 4 * float(np.finfo(np.float32).eps)
+
+
+class Batch(Protocol):
+    """Some decoded images and where in the set they belong."""
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """Position of each record in its set."""
+        ...
+
+    @property
+    def records(self) -> Sequence[ImageRecord]:
+        """The decoded images."""
+        ...
+
+
+class Decodable(Protocol):
+    """An image set, as far as a survey needs one."""
+
+    @property
+    def name(self) -> str:
+        """train, holdout or synthetic."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, *, workers: int) -> Iterable[Batch]:
+        """Decode every image once, `size` at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one pass over a set found.
+
+    Args:
+        digests: Pixel digest of each image.
+        features: Per space, the features of the set.
+        extracted: Per space, how many images had to be computed because the store did not have them.
+    """
+
+    digests: tuple[str, ...]
+    features: Mapping[str, FeatureMatrix]
+    extracted: Mapping[str, int]
+
+
+def survey(
+    images: Decodable,
+    extractors: Mapping[str, FeatureExtractor],
+    intensity: Intensity,
+    store: FeatureStore | None = None,
+    *,
+    batch_size: int = 64,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Survey:
+    """Decode each image once and collect its features in every space.
+
+    Pixels that the store has seen, or that occur twice in the set, are not extracted again. New rows are written every
+    few hundred images and whenever the pass ends, for whatever reason.
+
+    Args:
+        images: The set.
+        extractors: Feature spaces by name; none gives the digests alone.
+        intensity: Declared range of the set.
+        store: Where features are kept between runs; None keeps nothing.
+        batch_size: Images decoded and extracted together; it changes no value.
+        workers: Decoding processes or threads, as the set understands them.
+        progress: Where to report.
+
+    Raises:
+        DataError: A feature is not finite, or the images' sizes do not fit one space.
+        PluginError: An extractor returned something other than [N, d] features.
+    """
+    progress = progress or QuietProgress()
+    spaces = [_Space(name, extractor, intensity, store) for name, extractor in extractors.items()]
+    digests: list[str | None] = [None] * len(images)
+    patients = [""] * len(images)
+    with progress.stage(f"reading {images.name}", len(images)) as stage:
+        try:
+            for batch in images.batches(batch_size, workers=workers):
+                for index, record in zip(batch.indices, batch.records, strict=True):
+                    digests[index], patients[index] = record.digest, record.patient
+                for space in spaces:
+                    space.take(batch.records)
+                stage.advance(len(batch.records))
+        finally:
+            for space in spaces:
+                space.flush()
+    for sentence in store.take_notices() if store is not None else ():
+        progress.say(sentence)
+    whole = tuple(digest for digest in digests if digest is not None)
+    if len(whole) != len(images):
+        raise DataError(f"{len(images) - len(whole)} of the {len(images)} images of {images.name} were not decoded")
+    features = {space.name: space.matrix(whole, tuple(patients)) for space in spaces}
+    return Survey(whole, features, {space.name: space.extracted for space in spaces})
+
+
+class _Space:
+    """Collects the rows of one feature space, each distinct image once."""
+
+    def __init__(
+        self, name: str, extractor: FeatureExtractor, intensity: Intensity, store: FeatureStore | None
+    ) -> None:
+        self.name, self.extractor, self.intensity, self.store = name, extractor, intensity, store
+        self.digest = extractor.digest
+        self.key = space_key(self.digest, intensity)
+        self.rows: dict[str, torch.Tensor] = {}
+        self.pending: list[str] = []
+        self.extracted = 0
+
+    def take(self, records: Sequence[ImageRecord]) -> None:
+        new = {record.digest: record for record in records if record.digest not in self.rows}
+        if self.store is not None and new:
+            for digest, row in zip(tuple(new), self.store.lookup(self.key, list(new)), strict=True):
+                if row is not None:
+                    self._keep(new.pop(digest), row)
+        alike: dict[tuple[object, ...], list[ImageRecord]] = {}
+        for record in new.values():
+            alike.setdefault((record.pixels.shape, record.pixels.dtype), []).append(record)
+        for group in alike.values():
+            for record, row in zip(group, self._extract(group), strict=True):
+                self._keep(record, row)
+                self.pending.append(record.digest)
+        if len(self.pending) >= SHARD_ROWS:
+            self.flush()
+
+    def _keep(self, record: ImageRecord, row: torch.Tensor) -> None:
+        if self.rows and len(row) != (columns := len(next(iter(self.rows.values())))):
+            raise DataError(
+                f"{record.name} gives {len(row)} features in the space {self.name}, the images before it {columns}; "
+                "bring all images to one size, or choose another feature space"
+            )
+        self.rows[record.digest] = row
+
+    def _extract(self, records: Sequence[ImageRecord]) -> torch.Tensor:
+        pixels = np.stack([record.pixels for record in records])
+        native = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+        with torch.no_grad():
+            values = self.extractor.extract(native, self.intensity)
+        if not isinstance(values, torch.Tensor) or values.ndim != 2 or len(values) != len(records):
+            shape = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+            raise PluginError(
+                f"feature space {self.name} must return [{len(records)}, d] features, it returned {shape}"
+            )
+        if self.extractor.names and len(self.extractor.names) != values.shape[1]:
+            raise PluginError(
+                f"feature space {self.name} names {len(self.extractor.names)} columns and returns {values.shape[1]}"
+            )
+        values = values.to("cpu", torch.float32)
+        bad = (~torch.isfinite(values).all(dim=1)).nonzero()
+        if len(bad):
+            raise DataError(
+                f"{records[int(bad[0])].name} has no finite features in the space {self.name}; "
+                "look for NaN or infinite pixels, and take the image out or repair it"
+            )
+        self.extracted += len(records)
+        return values
+
+    def flush(self) -> None:
+        if self.store is not None and self.pending:
+            self.store.add(self.key, self.pending, torch.stack([self.rows[digest] for digest in self.pending]))
+        self.pending = []
+
+    def matrix(self, digests: tuple[str, ...], patients: tuple[str, ...]) -> FeatureMatrix:
+        rows = [self.rows[digest] for digest in digests]
+        values = torch.stack(rows) if rows else torch.zeros(0, len(self.extractor.names))
+        return FeatureMatrix(values, patients, digests, self.name, self.digest, tuple(self.extractor.names))
+
+
+def standardise(matrices: Mapping[SetName, FeatureMatrix]) -> dict[SetName, FeatureMatrix]:
+    """Give every column the mean 0 and the standard deviation 1 that it has in train.
+
+    The synthetic set has no say in the scale, so a generator cannot shrink its own distance. Columns that are constant
+    over all sets are left out; which ones shows in `names`. A column that is constant in train and varies elsewhere is
+    kept, divided by `CONSTANT_SCALE`: that a generator invents variation is news.
+
+    Args:
+        matrices: train and any others, in one space.
+
+    Returns:
+        The same sets, values [N, d'] float32.
+
+    Raises:
+        DataError: train is empty or missing.
+    """
+    if "train" not in matrices or not len(matrices["train"]):
+        raise DataError("features can only be standardised by a train set of at least one image")
+    train = matrices["train"].values.double()
+    mean, sd = train.mean(dim=0), train.std(dim=0, correction=0)
+    largest = train.abs().amax(dim=0)
+    constant = sd <= _RESOLUTION * largest
+    everything = torch.cat([matrix.values.double() for matrix in matrices.values()])
+    kept = ~(constant & ((everything - mean).abs() <= _RESOLUTION * largest).all(dim=0))
+    scale = torch.where(constant, torch.full_like(sd, CONSTANT_SCALE), sd)
+    out: dict[SetName, FeatureMatrix] = {}
+    for name, matrix in matrices.items():
+        values = ((matrix.values.double() - mean) / scale)[:, kept].float()
+        names = tuple(c for c, keep in zip(matrix.names, kept.tolist(), strict=True) if keep) if matrix.names else ()
+        out[name] = replace(matrix, values=values, names=names)
+    return out

