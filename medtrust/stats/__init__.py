@@ -1,1 +1,89 @@
-"""To be described."""
+"""Statistics on features: distances between sets, their intervals, and resampling by patient."""
+
+from medtrust.stats.copying import CopyTest, Matches, Pool, copy_score, copy_test, rank_patients
+from medtrust.stats.copying_power import (
+    Planted,
+    copy_power,
+    copy_size,
+    detection_auc,
+    plant,
+    real_matches,
+    split_p,
+)
+from medtrust.stats.embedding import pixel_embedding, pixel_views
+from medtrust.stats.enrichment import Enrichment, EnrichmentTest
+from medtrust.stats.exact import (
+    benjamini_hochberg,
+    conformal_p,
+    extreme_count_tail,
+    fewest_flagged,
+    holm,
+    hypergeometric_tail,
+    smallest_rejecting_count,
+)
+from medtrust.stats.frechet import FrechetInference, fd_infinity, frechet_distance, frechet_interval
+from medtrust.stats.manifold import MANIFOLD_NAMES, Manifold, manifold, manifold_interval
+from medtrust.stats.mmd import kid, kid_interval
+from medtrust.stats.planting import EDITS, LIGHT_EDITS, edit_image
+from medtrust.stats.resampling import (
+    Inference,
+    clopper_pearson,
+    groups,
+    half_sampling,
+    jackknife_se,
+    korn_graubard,
+    min_detectable,
+    split_patients,
+    subsample,
+    t_quantile,
+)
+
+__all__ = [
+    "EDITS",
+    "LIGHT_EDITS",
+    "MANIFOLD_NAMES",
+    "CopyTest",
+    "Enrichment",
+    "EnrichmentTest",
+    "FrechetInference",
+    "Inference",
+    "Manifold",
+    "Matches",
+    "Planted",
+    "Pool",
+    "benjamini_hochberg",
+    "clopper_pearson",
+    "conformal_p",
+    "copy_power",
+    "copy_score",
+    "copy_size",
+    "copy_test",
+    "detection_auc",
+    "edit_image",
+    "extreme_count_tail",
+    "fd_infinity",
+    "fewest_flagged",
+    "frechet_distance",
+    "frechet_interval",
+    "groups",
+    "half_sampling",
+    "holm",
+    "hypergeometric_tail",
+    "jackknife_se",
+    "kid",
+    "kid_interval",
+    "korn_graubard",
+    "manifold",
+    "manifold_interval",
+    "min_detectable",
+    "pixel_embedding",
+    "pixel_views",
+    "plant",
+    "rank_patients",
+    "real_matches",
+    "smallest_rejecting_count",
+    "split_p",
+    "split_patients",
+    "subsample",
+    "t_quantile",
+]

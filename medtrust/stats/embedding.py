@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from medtrust.errors import DataError
 from medtrust.types import Intensity
 
-__all__ = ["PIXEL_SIDE", "pixel_embedding"]
+__all__ = ["PIXEL_SIDE", "VIEW_CROP", "pixel_embedding", "pixel_views"]
 
 PIXEL_SIDE = 32
+VIEW_CROP = 0.9
 _FLAT = 1e-9  # root-mean-square contrast, as a share of the declared range, below which an image counts as constant
 
 
@@ -37,8 +40,34 @@ def pixel_embedding(images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
     scaled = (images.double() - intensity.lo) / (intensity.hi - intensity.lo)
     if sides != tuple(images.shape[2:]):
         scaled = torch.nn.functional.adaptive_avg_pool2d(scaled, sides)
-    flat = scaled.flatten(1)
+    return _centre(scaled.flatten(1)).float()
+
+
+def pixel_views(rows: torch.Tensor, shape: tuple[int, int, int]) -> Iterator[torch.Tensor]:
+    """Make the versions of embedded images in which a copy still counts as one: mirrored, and 90 % crops.
+
+    Args:
+        rows: [N, C·h·w] rows from `pixel_embedding`.
+        shape: (C, h, w) of the embedded image.
+
+    Yields:
+        The mirror image, then the crops at the four corners and the centre scaled back; each [N, C·h·w] float64.
+    """
+    small = rows.double().reshape(len(rows), *shape)
+    yield small.flip(3).flatten(1)
+    for y, x in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5)):
+        yield _centre((_zoom(shape[1], y) @ small @ _zoom(shape[2], x).T).flatten(1))
+
+
+def _zoom(side: int, start: float) -> torch.Tensor:
+    """Linear interpolation [side, side] scaling a 90 % stretch, from the first (0) to the last (1), to full size."""
+    centres = (torch.arange(side, dtype=torch.float64) + 0.5) * VIEW_CROP + start * (1 - VIEW_CROP) * side - 0.5
+    return (1 - (centres.clamp(0, side - 1)[:, None] - torch.arange(side)).abs()).clamp_min(0)
+
+
+def _centre(flat: torch.Tensor) -> torch.Tensor:
+    """Subtract each row's mean and divide by its norm; a constant row becomes zero."""
     centred = flat - flat.mean(dim=1, keepdim=True)
     norm = centred.norm(dim=1, keepdim=True)
     unit = centred / norm.clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.where(norm <= _FLAT * flat.shape[1] ** 0.5, torch.zeros_like(unit), unit).float()
+    return torch.where(norm <= _FLAT * flat.shape[1] ** 0.5, torch.zeros_like(unit), unit)

@@ -1,10 +1,12 @@
 """The pixel embedding: invariances, edge cases, independence of the batch."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from medtrust.errors import DataError
-from medtrust.stats.embedding import pixel_embedding
+from medtrust.stats.embedding import pixel_embedding, pixel_views
 from medtrust.types import Intensity
 
 LEVELS = Intensity(0.0, 255.0, "level")
@@ -78,3 +80,25 @@ def test_empty_range_is_refused():
     """A declared range without extent is refused."""
     with pytest.raises(DataError, match="range"):
         pixel_embedding(random_images(1, 1, 8, 8), Intensity(1.0, 1.0, "HU"))
+
+
+def test_views_are_the_mirrored_and_the_cropped_image():
+    """The first view is the mirror image; a 90 % crop of an image is nearer to a crop view than to the image."""
+    coarse = random_images(1, 1, 5, 5).float()
+    image = torch.nn.functional.interpolate(coarse, (40, 33), mode="bicubic").clamp(0, 255)
+    row = pixel_embedding(image, LEVELS)
+    views = list(pixel_views(row, (1, 32, 32)))
+    assert len(views) == 6
+    assert torch.allclose(views[0].float(), pixel_embedding(image.flip(3), LEVELS), atol=1e-5)
+    assert all(view.norm() == pytest.approx(1) and abs(view.mean()) < 1e-9 for view in views)
+    for y, x in ((0, 0), (0, 3.3), (4, 0), (4, 3.3), (2, 1.65)):
+        plane = Image.fromarray(image[0, 0].numpy())
+        crop = plane.resize((33, 40), Image.Resampling.BILINEAR, box=(x, y, x + 29.7, y + 36))
+        copy = pixel_embedding(torch.from_numpy(np.asarray(crop).copy())[None, None], LEVELS)
+        assert min((copy - view).norm() for view in views) < 0.35 * (copy - row).norm()
+
+
+def test_views_keep_zero_rows_and_odd_shapes():
+    """A constant image has constant views; no rows give no rows."""
+    assert all(view.abs().max() == 0 for view in pixel_views(torch.zeros(2, 3 * 7 * 5), (3, 7, 5)))
+    assert all(view.shape == (0, 35) for view in pixel_views(torch.zeros(0, 35), (1, 7, 5)))

@@ -1,0 +1,268 @@
+"""Does a generator come closer to its training patients than to others? Copy score and close-pair membership test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medtrust.errors import DataError, Insufficient
+from medtrust.stats.enrichment import Enrichment, EnrichmentTest
+from medtrust.types import FeatureMatrix
+
+__all__ = ["CopyTest", "Matches", "Pool", "copy_score", "copy_test", "rank_patients"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Views = Callable[[torch.Tensor], Iterable[torch.Tensor]]
+
+NEIGHBOURS = 5
+_REFERENCE_ROWS, _QUERY_ROWS = 2048, 1024  # a tile of distances takes 16 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The nearest patient of each query, and how much nearer it is than the next ones.
+
+    Args:
+        patient: [m] code of the nearest patient.
+        row: [m] row of the reference that is nearest.
+        distance: [m] Euclidean distance to that row.
+        score: [m] distance over the mean distance to the next patients: 0 is a copy, 1 is nothing special.
+    """
+
+    patient: Ints
+    row: Ints
+    distance: Floats
+    score: Floats
+
+
+def copy_score(
+    queries: torch.Tensor,
+    reference: torch.Tensor,
+    patients: npt.ArrayLike,
+    *,
+    exclude: npt.ArrayLike | None = None,
+    views: Views | None = None,
+    neighbours: int = NEIGHBOURS,
+) -> Matches:
+    """Match each query to its nearest patient and score how singular that nearness is.
+
+    The distance to a patient is that to the nearest of the patient's images. The score is the distance to the nearest
+    patient over the mean distance to the `neighbours` next ones, so a query in a dense region is not suspicious for
+    being near to everybody. Time is O(m n d), memory O(m + n) beyond the input.
+
+    Args:
+        queries: [m, d] features, float32 or float64.
+        reference: [n, d] features of the same space.
+        patients: [n] patient code of each reference row: 0 … G - 1, none left out.
+        exclude: [m] code of one patient whom the query must not be matched to, such as its own.
+        views: Maps reference rows [r, d] to further versions of them [r, d], such as mirrored ones, that count as
+            images of the same patient.
+        neighbours: How many next patients make up the scale.
+
+    Returns:
+        Matches; a score is 1 where the next patients are as near as 0, for instance among constant images.
+
+    Raises:
+        Insufficient: Fewer than two patients to choose from, or features that are not finite.
+    """
+    codes = np.asarray(patients, dtype=np.int64)
+    n_patients = int(codes.max()) + 1 if codes.size else 0
+    banned = None if exclude is None else torch.from_numpy(np.asarray(exclude, dtype=np.int64))
+    if n_patients - (exclude is not None) < 2:
+        raise Insufficient(f"the copy score needs at least two patients to choose from, got {n_patients}: add patients")
+    for name, values in (("queries", queries), ("reference", reference)):
+        if not bool(torch.isfinite(values).all()):
+            raise Insufficient(f"{name} features hold values that are not finite: look for broken images")
+    k = min(neighbours + 1, n_patients - (exclude is not None))
+    m = len(queries)
+    best = torch.full((m, k), torch.inf, dtype=torch.float64)
+    who = torch.zeros((m, k), dtype=torch.int64)
+    row = torch.zeros((m, k), dtype=torch.int64)
+    for rows, local, first_code in _tiles(codes):
+        versions = [reference[rows].double()]
+        versions += [view.double() for view in (views(versions[0]) if views else ())]
+        for at in range(0, m, _QUERY_ROWS):
+            tile = slice(at, at + _QUERY_ROWS)
+            squared, nearest = _patient_distances(queries[tile].double(), versions, local)
+            if banned is not None:
+                inside = (banned[tile] >= first_code) & (banned[tile] < first_code + squared.shape[1])
+                squared[inside.nonzero()[:, 0], banned[tile][inside] - first_code] = torch.inf
+            candidates = torch.cat([best[tile], squared], dim=1)
+            codes_here = torch.arange(first_code, first_code + squared.shape[1]).expand_as(squared)
+            best[tile], chosen = candidates.topk(k, dim=1, largest=False)
+            who[tile] = torch.cat([who[tile], codes_here], dim=1).gather(1, chosen)
+            row[tile] = torch.cat([row[tile], rows[nearest]], dim=1).gather(1, chosen)
+    distance = best.sqrt()
+    scale = distance[:, 1:].mean(dim=1)
+    score = torch.where(scale > 0, distance[:, 0] / scale, torch.ones_like(scale))
+    return Matches(who[:, 0].numpy(), row[:, 0].numpy(), distance[:, 0].numpy(), score.numpy())
+
+
+def _tiles(codes: Ints) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Cut the reference into tiles of whole patients: rows, patient of each row inside the tile, first patient."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(codes.max() + 2))
+    first = 0
+    while first < len(starts) - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _REFERENCE_ROWS, side="right")) - 1)
+        rows = order[starts[first] : starts[last]]
+        yield torch.from_numpy(rows), torch.from_numpy(codes[rows] - first), first
+        first = last
+
+
+def _patient_distances(
+    queries: torch.Tensor, versions: list[torch.Tensor], local: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared distance of each query to each patient of a tile [t, g], and the tile row that attains it [t, g]."""
+    squared: torch.Tensor | None = None
+    norms = queries.square().sum(dim=1, keepdim=True)
+    for version in versions:
+        now = torch.addmm(norms + version.square().sum(dim=1), queries, version.T, alpha=-2)
+        squared = now if squared is None else torch.minimum(squared, now)
+    assert squared is not None
+    squared.clamp_(min=0)
+    groups = int(local[-1]) + 1
+    places = torch.arange(len(local)).expand_as(squared)
+    if groups == len(local):
+        return squared, places
+    index = local.expand_as(squared)
+    smallest = squared.new_full((len(queries), groups), torch.inf).scatter_reduce(1, index, squared, "amin")
+    attains = torch.where(squared == smallest.gather(1, index), places, len(local))
+    nearest = attains.new_full((len(queries), groups), len(local)).scatter_reduce(1, index, attains, "amin")
+    return smallest, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Train and holdout as one pool in random order, so that neither position nor code tells which is which.
+
+    Args:
+        features: [n, d] pooled rows.
+        codes: [n] patient code of each row, 0 … G - 1.
+        in_train: [G] whether each patient is a training patient.
+        source: [n] row in train, or -1 - row in holdout.
+    """
+
+    features: torch.Tensor
+    codes: Ints
+    in_train: npt.NDArray[np.bool_]
+    source: Ints
+
+    @classmethod
+    def of(cls, train: FeatureMatrix | torch.Tensor, holdout: FeatureMatrix | torch.Tensor, seed: int) -> Pool:
+        """Pool two sets.
+
+        Args:
+            train: Training features; a bare tensor [n, d] makes each row its own patient.
+            holdout: Holdout features of the same space.
+            seed: Seed of the order.
+
+        Raises:
+            DataError: A patient is in both sets, or the spaces differ.
+        """
+        values = [each.values if isinstance(each, FeatureMatrix) else each for each in (train, holdout)]
+        names = [
+            [f"p:{p}" for p in each.patients]
+            if isinstance(each, FeatureMatrix)
+            else [f"{side}:{i}" for i in range(len(each))]
+            for side, each in (("train", train), ("holdout", holdout))
+        ]
+        shared = set(names[0]) & set(names[1])
+        if shared:
+            raise DataError(f"{len(shared)} patients are in both train and holdout: split the data by patient again")
+        if values[0].ndim != 2 or values[0].shape[1:] != values[1].shape[1:]:
+            raise DataError(f"train {list(values[0].shape)} and holdout {list(values[1].shape)} differ: use one space")
+        rng = np.random.default_rng(seed)
+        everyone = sorted(set(names[0])) + sorted(set(names[1]))
+        code = dict(zip(everyone, rng.permutation(len(everyone)).tolist(), strict=True))
+        in_train = np.zeros(len(everyone), dtype=bool)
+        in_train[[code[name] for name in set(names[0])]] = True
+        order = rng.permutation(len(names[0]) + len(names[1]))
+        source = np.r_[np.arange(len(names[0])), -1 - np.arange(len(names[1]))][order]
+        codes = np.array([code[name] for name in names[0] + names[1]], dtype=np.int64)[order]
+        return cls(torch.cat(values)[torch.from_numpy(order)], codes, in_train, source)
+
+
+def rank_patients(matches: Matches) -> Ints:
+    """Rank the matched patients, each once, most suspicious first.
+
+    Args:
+        matches: Matches of the synthetic samples.
+
+    Returns:
+        [M] index of the sample that brought each patient in, by rising score; M <= m distinct patients.
+    """
+    order = np.argsort(matches.score, kind="stable")
+    _, first = np.unique(matches.patient[order], return_index=True)
+    return order[np.sort(first)]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTest:
+    """Outcome of the close-pair membership test.
+
+    Args:
+        enrichment: p-value, statistic, and the deciding top of the list.
+        matches: Nearest pooled patient of each synthetic sample.
+        ranked: Samples that brought a patient in, most suspicious first.
+        in_train: [M] whether the patient of each ranked sample is a training patient.
+        pool: The pool that was searched.
+        test: The test, for further rankings against the same pool.
+    """
+
+    enrichment: Enrichment
+    matches: Matches
+    ranked: Ints
+    in_train: npt.NDArray[np.bool_]
+    pool: Pool
+    test: EnrichmentTest
+
+    @property
+    def p(self) -> float:
+        """Exact p-value of the hypothesis that the generator comes no closer to training than to holdout patients."""
+        return self.enrichment.p
+
+
+def copy_test(
+    train: FeatureMatrix | torch.Tensor,
+    holdout: FeatureMatrix | torch.Tensor,
+    synthetic: FeatureMatrix | torch.Tensor,
+    *,
+    seed: int = 0,
+    views: Views | None = None,
+    draws: int = 9999,
+) -> CopyTest:
+    """Test whether the synthetic samples closest to a real patient are closest to training patients (CPM).
+
+    Each sample is matched to its nearest patient in train and holdout together and scored without knowing which set the
+    patient is from; the patients are ranked by score, each once. If the generator copied nobody, training patients
+    are as rare at the top of this list as everywhere in it. The test is exact for a random split by patient,
+    whatever the quality of the synthetic images.
+
+    Args:
+        train: Training features [n, d]; a bare tensor makes each row its own patient.
+        holdout: Features of real patients whom the generator never saw.
+        synthetic: Features of the generator's samples.
+        seed: Seed of the order of the pool and of the null distribution.
+        views: Further versions of real rows in which a copy counts as well, see `copy_score`.
+        draws: Simulated assignments of labels behind the p-value.
+
+    Raises:
+        DataError: A patient is in both sets, or the sets are of different spaces.
+        Insufficient: Features are not finite, or too few patients are matched to rank them.
+
+    Reference: Meehan et al. 2020, arXiv 2004.05675, for testing copies against a holdout.
+    """
+    pool = Pool.of(train, holdout, seed)
+    values = synthetic.values if isinstance(synthetic, FeatureMatrix) else synthetic
+    matches = copy_score(values, pool.features, pool.codes, views=views)
+    n_train = int(pool.in_train.sum())
+    test = EnrichmentTest(n_train, len(pool.in_train) - n_train, seed, draws)
+    ranked = rank_patients(matches)
+    in_train = pool.in_train[matches.patient[ranked]]
+    return CopyTest(test(in_train), matches, ranked, in_train, pool, test)
