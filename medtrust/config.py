@@ -218,9 +218,9 @@ def _json(value: Any) -> Any:
         return {str(key): _json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_json(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    return str(value)  # Path; dates and times of a TOML file, in ISO form
+    return str(value)  # Path; of a TOML file also dates, times, and the nan and inf that JSON does not have
 
 
 def load_config(

@@ -190,7 +190,10 @@ def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
 
 def test_plugin_tables_pass_through_over_plugin_defaults(tmp_path: Path) -> None:
     """[plugins.<name>] is handed on untouched, above the plugin's own defaults, each option with its origin."""
-    file = write(tmp_path, "[plugins.fidelity]\nbins = 32\nnested = {a = [1, 2]}\n[plugins.other]\nx = 1979-05-27\n")
+    file = write(
+        tmp_path,
+        "[plugins.fidelity]\nbins = 32\nnested = {a = [1, 2]}\n[plugins.other]\nx = 1979-05-27\ny = [nan, -inf]\n",
+    )
     config = load_config({}, file=file, env={}, plugin_defaults={"fidelity": {"bins": 16, "depth": 3}})
     assert config.plugin_options("fidelity") == {"bins": 32, "nested": {"a": [1, 2]}, "depth": 3}
     assert config.plugin_options("nobody") == {}
@@ -198,6 +201,7 @@ def test_plugin_tables_pass_through_over_plugin_defaults(tmp_path: Path) -> None
     assert written["fidelity"]["bins"] == {"value": 32, "origin": "medtrust.toml"}
     assert written["fidelity"]["depth"] == {"value": 3, "origin": "plugin fidelity"}
     assert written["other"]["x"]["value"] == "1979-05-27"
+    assert written["other"]["y"]["value"] == ["nan", "-inf"]
 
 
 @pytest.mark.parametrize("text", ["plugins = 3\n", "[plugins]\nfidelity = 3\n"])

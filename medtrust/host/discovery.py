@@ -51,7 +51,7 @@ def discover(isolation: Isolation) -> tuple[list[Found], list[Failed]]:
             with isolation.call(source, "discover", "metadata"):
                 if f"[{GROUP}]" not in (installed.read_text("entry_points.txt") or ""):
                     continue
-                name = installed.metadata["Name"]
+                name = _fact(installed, "Name")
                 if not name:
                     raise ValueError("METADATA has no Name")
                 if canonical(name) not in seen:
@@ -76,7 +76,12 @@ def _plugins_of(installed: Distribution) -> Iterator[Found]:
 def _source(entry_point: EntryPoint, installed: Distribution | None) -> Source:
     if installed is None:
         return Source(entry_point.name, "local", "0")
-    return Source(entry_point.name, installed.metadata["Name"], installed.metadata["Version"] or "(no version)")
+    return Source(entry_point.name, _fact(installed, "Name"), _fact(installed, "Version") or "(no version)")
+
+
+def _fact(installed: Distribution, key: str) -> str:
+    facts = installed.metadata
+    return facts[key] if key in facts else ""  # noqa: SIM401 - PackageMetadata has no get() before Python 3.12
 
 
 def _folder_source(installed: Distribution) -> Source:

@@ -161,19 +161,21 @@ def test_an_error_names_what_the_allow_list_leaves_out(install: Install) -> None
         build_host(allow=["rival"]).find("metric", "good-plugin/brightness")
 
 
-def test_the_first_of_two_copies_of_a_distribution_counts(install: Install, dists: Path, tmp_path: Path) -> None:
+def test_the_first_of_two_copies_of_a_distribution_counts(
+    install: Install, dists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A newer copy in front of the path shadows the older one, as it does for import."""
     install("good")
     shutil.copytree(dists / "good", tmp_path / "newer")
     info = (tmp_path / "newer" / "good_plugin-1.0.dist-info").rename(tmp_path / "newer" / "good_plugin-2.0.dist-info")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Good_Plugin\nVersion: 2.0\n")
-    sys.path.insert(0, str(tmp_path / "newer"))
-    try:
-        host = build_host(allow=["good-plugin"])
-    finally:
-        sys.path.remove(str(tmp_path / "newer"))
+    monkeypatch.syspath_prepend(str(tmp_path / "newer"))
+    host = build_host(allow=["good-plugin"])
     assert host.failures == ()
     assert [row["version"] for row in host.plugins()] == ["2.0"]
+    (info / "entry_points.txt").unlink()  # version 2 is no plugin any more, whatever an old copy says
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert build_host(allow=["good-plugin"]).contributions("metric") == ()
 
 
 def test_entry_points_can_be_given(install: Install) -> None:
@@ -442,12 +444,14 @@ def test_the_digest_follows_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
     assert "digested" not in sys.modules
 
 
-def test_a_top_level_module_is_digested_alone(install: Install) -> None:
+def test_a_top_level_module_is_digested_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The neighbours of a single-file plugin in site-packages are not its sources."""
-    install("misspelt_hook")
-    digest = source_digest("misspelt_hook")
-    install("good")
-    assert source_digest("misspelt_hook") == digest != ""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "alone_here.py").write_text("x = 1\n")
+    digest = source_digest("alone_here")
+    assert len(digest) == 64
+    (tmp_path / "neighbour.py").write_text("y = 1\n")
+    assert source_digest("alone_here") == digest
     assert source_digest("nobody_has_this") == ""
 
 
