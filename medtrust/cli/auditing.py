@@ -45,6 +45,7 @@ def _audit_options(command: F) -> F:
         click.option("--batch-size", type=int, help="Images per batch.  [default: 64]"),
         click.option("--offline/--online", default=None, help="Never open a socket.  [default: offline under CI]"),
         click.option("--cache", type=PATH, help="Folder of the feature cache."),
+        click.option("--strict", is_flag=True, help="A WARN exits 1."),
         click.option("--config", type=PATH, help="medtrust.toml to read.  [default: ./medtrust.toml if present]"),
         click.option("--quiet", is_flag=True, help="No progress."),
     ]
@@ -84,13 +85,12 @@ def audit(config: Path | None, quiet: bool, strict: bool, **given: Any) -> int:
 def gate(report: Path, policy: str, baseline: Path | None, strict: bool) -> int:
     """Judge a finished report by a policy; exit by the verdict."""
     from medtrust import gate as judging
-    from medtrust.report import read_report, summary
+    from medtrust.report import read_report
 
     rules = judging.load_policy(policy)
     before = judging.load_baseline(baseline) if baseline else None
     judged = judging.judge(read_report(report), rules, baseline=before, strict=strict)
-    click.echo(summary(judged))
-    return judged.exit_code
+    return show(judged)
 
 
 @click.command()

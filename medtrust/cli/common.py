@@ -34,12 +34,12 @@ def pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def show(report: TrustReport, out: Path) -> int:
+def show(report: TrustReport, out: Path | None = None) -> int:
     """Print a report's summary and where it lies; return its exit code."""
-    from medtrust.report import summary
+    from rich.console import Console
 
-    click.echo(summary(report))
-    for name in ("report.html", "report.json"):
-        if (out / name).exists():
-            click.echo(f"{name:<12} {out / name}")
+    from medtrust.report.terminal import summary
+
+    where = str(out / "report.html") if out and (out / "report.html").exists() else str(out or "")
+    Console(highlight=False).print(summary(report, where), soft_wrap=True)
     return report.exit_code
