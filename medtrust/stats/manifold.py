@@ -1,0 +1,194 @@
+"""Precision, recall, density and coverage: do two sets lie in each other's nearest-neighbour balls?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from medtrust.errors import Insufficient
+from medtrust.stats.distances import TILE, distance_tiles
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, korn_graubard, t_quantile
+from medtrust.types import Interval
+
+__all__ = ["MANIFOLD_NAMES", "Manifold", "manifold", "manifold_interval"]
+
+MANIFOLD_NAMES = ("precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifold:
+    """The four shares.
+
+    Args:
+        precision: Share of the synthetic images within the ball of some real image.
+        recall: Share of the real images within the ball of some synthetic image.
+        density: Mean number of real balls around a synthetic image, divided by k; 1 for ideal data, unbounded.
+        coverage: Share of the real images whose ball holds a synthetic image.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        """The four in the order of `MANIFOLD_NAMES`."""
+        return self.precision, self.recall, self.density, self.coverage
+
+
+def manifold(
+    real: torch.Tensor,
+    synthetic: torch.Tensor,
+    patients_real: Patients = None,
+    patients_synthetic: Patients = None,
+    *,
+    k: int = 5,
+) -> Manifold:
+    """Precision, recall, density and coverage as the package `prdc` defines them, without an n by n matrix.
+
+    A row's ball reaches to its k-th nearest neighbour in its own set; a point is inside where its distance is strictly
+    smaller.
+
+    Args:
+        real: Features [n, d].
+        synthetic: Features [m, d].
+        patients_real: Patient of each row; neighbours of the same patient do not count. None, as in `prdc`, leaves out
+            the row itself alone.
+        patients_synthetic: Likewise of the synthetic rows.
+        k: Which neighbour sets the radius.
+
+    Raises:
+        Insufficient: A row has fewer than k neighbours of other patients, a value is not finite, or all balls of a
+            set have radius 0 because its features are constant or duplicated.
+
+    Reference:
+        Kynkäänniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797.
+    """
+    real, synthetic = real.double(), synthetic.double()
+    if real.shape[1] != synthetic.shape[1]:
+        raise ValueError(
+            f"features of width {real.shape[1]} cannot be compared with features of width {synthetic.shape[1]}"
+        )
+    if not bool(real.isfinite().all() and synthetic.isfinite().all()):
+        raise Insufficient(
+            "the features hold values that are not finite: look for broken images or a failing extractor"
+        )
+    shift = real.mean(0)  # distances do not change, and their digits are not spent on a common offset
+    real, synthetic = real - shift, synthetic - shift
+    return _within_balls(
+        real, _radii(real, patients_real, k, "real"),
+        synthetic, _radii(synthetic, patients_synthetic, k, "synthetic"), k,
+    )  # fmt: skip
+
+
+def manifold_interval(
+    real: torch.Tensor,
+    synthetic: torch.Tensor,
+    patients_real: Patients = None,
+    patients_synthetic: Patients = None,
+    *,
+    k: int = 5,
+    level: float = 0.95,
+    seed: int = 0,
+    splits: int = 16,
+) -> Mapping[str, Inference]:
+    """The four shares, each with an interval for its expectation at these sample sizes.
+
+    The shares depend on the sample sizes through the radii, so there is no population value: compare them at equal
+    sizes alone. Standard errors come from complementary halves of the patients, which lets the balls vary with the
+    points inside them; the shares get a Clopper-Pearson interval at the effective sample size that this error implies,
+    density one of Student's t.
+
+    Args:
+        real: Features [n, d].
+        synthetic: Features [m, d].
+        patients_real: Patient of each row; None where each row is its own.
+        patients_synthetic: Likewise of the synthetic rows.
+        k: Which neighbour sets the radius.
+        level: Confidence level.
+        seed: Seed of the splits.
+        splits: Number of random splits.
+
+    Returns:
+        One inference per name of `MANIFOLD_NAMES`.
+
+    Raises:
+        Insufficient: As `manifold`, of the sets or of half of them.
+    """
+    whole = manifold(real, synthetic, patients_real, patients_synthetic, k=k)
+    numbers_real, units_real = groups(patients_real, len(real))
+    numbers_synthetic, units_synthetic = groups(patients_synthetic, len(synthetic))
+
+    def on_rows(i: torch.Tensor, j: torch.Tensor) -> tuple[float, ...]:
+        rows = real[i], synthetic[j], numbers_real[i].tolist(), numbers_synthetic[j].tolist()
+        shares = manifold(*rows, k=k)
+        # Density varies with the share of the data that a ball holds; half the data hold that share at half of k.
+        return shares.precision, shares.recall, manifold(*rows, k=(k + 1) // 2).density, shares.coverage
+
+    _, errors = half_sampling(
+        on_rows, patients_real, patients_synthetic, (len(real), len(synthetic)), splits=splits, seed=seed
+    )
+    counted = {"precision": units_synthetic, "recall": units_real, "density": units_synthetic, "coverage": units_real}
+    results = {}
+    for name, value, se in zip(MANIFOLD_NAMES, whole.as_tuple(), errors.tolist(), strict=True):
+        units = counted[name]
+        if name == "density":
+            reach = t_quantile(level, splits) * se
+            # No synthetic image in any ball has no spread: bound its share, and let one within count as in ideal data.
+            lo, hi = (
+                (max(0.0, value - reach), value + reach) if value > 0 else korn_graubard(0.0, 0.0, units, level, splits)
+            )
+            method = "delete-half t"
+        else:
+            lo, hi = korn_graubard(value, se, units, level, splits)
+            method = "delete-half Korn-Graubard"
+        interval = Interval(lo, hi, level, method, units, "patient")
+        results[name] = Inference(value=value, plug_in=value, se=se, interval=interval, dof=splits)
+    return results
+
+
+def _radii(x: torch.Tensor, patients: Patients, k: int, name: str) -> torch.Tensor:
+    """Distance of each row [n] to its k-th nearest row of another patient."""
+    of_row, _ = groups(patients, len(x))
+    largest = int(torch.bincount(of_row).max()) if len(x) else 0
+    if len(x) - largest < k:
+        raise Insufficient(
+            f"needs {k} neighbours of other patients for every {name} image; the largest patient of {len(x)} images "
+            f"leaves {len(x) - largest}"
+        )
+    of_row = of_row.to(x.device)
+    best = x.new_full((len(x), k), torch.inf)
+    for top, left, tile in distance_tiles(x, x):
+        same = of_row[top : top + len(tile), None] == of_row[None, left : left + tile.shape[1]]
+        tile[same] = torch.inf
+        rows = best[top : top + len(tile)]
+        rows.copy_(torch.cat([rows, tile], dim=1).topk(k, largest=False).values)
+    radii = best[:, -1]
+    if not bool((radii > 0).any()):
+        raise Insufficient(
+            f"the {k} nearest neighbours of every {name} image are identical to it, so its ball is empty: the features "
+            "are constant or all images are duplicates"
+        )
+    return radii
+
+
+def _within_balls(
+    real: torch.Tensor, radii_real: torch.Tensor, synthetic: torch.Tensor, radii_synthetic: torch.Tensor, k: int
+) -> Manifold:
+    balls_around = synthetic.new_zeros(len(synthetic))
+    recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    covered = recalled.clone()
+    for top, left, tile in distance_tiles(real, synthetic):
+        rows, columns = slice(top, top + TILE), slice(left, left + TILE)
+        in_real = tile < radii_real[rows, None]
+        balls_around[columns] += in_real.sum(0)
+        covered[rows] |= in_real.any(1)
+        recalled[rows] |= (tile < radii_synthetic[None, columns]).any(1)
+    return Manifold(
+        precision=float((balls_around > 0).double().mean()),
+        recall=float(recalled.double().mean()),
+        density=float(balls_around.mean() / k),
+        coverage=float(covered.double().mean()),
+    )
