@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from medtrust.errors import ConfigError, Insufficient, SelectionError
+from medtrust.host import BrokenPluginError
 from medtrust.seeding import derive_seed
 from medtrust.types import (
     FeatureMatrix,
@@ -201,6 +202,8 @@ def _run_job(
         return _check_answer(job, answer), None
     except Insufficient as shortage:
         return _rows(job, "insufficient", str(shortage)), None
+    except BrokenPluginError as broken:
+        return _rows(job, "error", str(broken)), broken.failure
     except (Exception, SystemExit) as error:
         c = job.contribution
         text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
