@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medtrust.errors import Insufficient
-from medtrust.stats.exact import hypergeometric_tail
+from medtrust.stats.exact import hypergeometric_tail, smallest_rejecting_count
 
 __all__ = ["Enrichment", "EnrichmentTest"]
 
@@ -29,7 +29,7 @@ class Enrichment:
     Args:
         p: Exact p-value of the whole ranking.
         statistic: Natural logarithm of the average likelihood ratio; above 0 favours copying.
-        count: Length of the top of the list that weighs most in the statistic.
+        count: Length of the top of the list that weighs most in the statistic, among those long enough to decide.
         in_train: How many of these `count` patients are training patients.
         p_count: Hypergeometric p-value at `count` alone, not corrected for having chosen it.
     """
@@ -72,6 +72,8 @@ class EnrichmentTest:
         self._counts = np.array([count for count in COUNTS if count <= n_train + n_holdout] or [1])
         self._null_counts = _cumulate(self.draw_labels(int(self._counts[-1]), draws, seed), self._counts)
         self._nulls: dict[int, Floats] = {}
+        need = smallest_rejecting_count(n_train, n_holdout, 0.05) or 1
+        self._decisive = int(np.searchsorted(self._counts, need))  # shorter tops decide nothing by themselves
 
     def draw_labels(self, length: int, draws: int, seed: int) -> Bools:
         """Draw the labels of the first patients of a random ranking.
@@ -105,7 +107,8 @@ class EnrichmentTest:
         steps = self._steps(labels.shape[1])
         hits = _cumulate(labels, self._counts[:steps])
         statistic, by_count = self._statistic(hits)
-        at = int(by_count[0].argmax())
+        shortest = self._decisive if self._decisive < steps else 0
+        at = shortest + int(by_count[0, shortest:].argmax())
         count, k = int(self._counts[at]), int(hits[0, at])
         p_count = float(hypergeometric_tail(k, self.n_train, self.n_holdout, count))
         return Enrichment(float(self._p(statistic, steps)[0]), float(statistic[0]), count, k, p_count)

@@ -1,0 +1,133 @@
+"""What every privacy metric needs: refusals in words, the views of the pixel space, patient-level reference scores."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medtrust.errors import ConfigError, Insufficient
+from medtrust.stats import clopper_pearson, conformal_p, copy_score, pixel_views
+from medtrust.stats.copying import Matches, Views
+from medtrust.stats.embedding import PIXEL_SIDE
+from medtrust.types import FeatureMatrix, Interval, MetricInput, SetData
+
+__all__ = ["Trio", "interval_of_share", "patient_codes", "patient_minimum", "share_option"]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+MIN_DISTINCT = 10
+
+
+class Trio:
+    """Train, holdout and synthetic with features that a copy test can work on.
+
+    Args:
+        data: Input of the metric; needs features of all three sets.
+
+    Raises:
+        Insufficient: No holdout, features that are not finite, or a set that holds hardly any different images.
+    """
+
+    def __init__(self, data: MetricInput) -> None:
+        if data.holdout is None:
+            raise Insufficient("needs a holdout set: real images of patients whom the generator never saw")
+        self.train, self.holdout, self.synthetic = (
+            _checked(each) for each in (data.train, data.holdout, data.synthetic)
+        )
+        self.views = _views(data.train)
+
+    def against_train(self) -> tuple[Matches, Floats, Floats]:
+        """Score synthetic and holdout images against train alone.
+
+        Returns:
+            Matches of the synthetic images, the smallest score of each holdout patient, and each synthetic image's
+            conformal p-value: the chance of a score this small for a patient whom the generator never saw.
+        """
+        queries = torch.cat([self.synthetic.values, self.holdout.values])
+        codes, _ = patient_codes(self.train)
+        both = copy_score(queries, self.train.values, codes, views=self.views)
+        m = len(self.synthetic)
+        reference = patient_minimum(both.score[m:], self.holdout)
+        synthetic = Matches(both.patient[:m], both.row[:m], both.distance[:m], both.score[:m])
+        return synthetic, reference, conformal_p(synthetic.score, reference)
+
+
+def _checked(data: SetData) -> FeatureMatrix:
+    if data.features is None:
+        raise ValueError(f"no features of {data.name}: add 'features' to the metric's needs")
+    broken = int((~torch.isfinite(data.features.values).all(dim=1)).sum())
+    if broken:
+        raise Insufficient(f"{broken} images of {data.name} have features that are not finite: look for broken pixels")
+    distinct = len(set(data.digests))
+    if distinct < MIN_DISTINCT:
+        raise Insufficient(f"needs {MIN_DISTINCT} different images in each set; {data.name} holds {distinct}")
+    return data.features
+
+
+def _views(train: SetData) -> Views | None:
+    """Views for the built-in pixel space; None where the rows are not laid out like its images."""
+    assert train.features is not None
+    channels, *sides = train.images[0].pixels.shape
+    shape = (channels, *(min(side, PIXEL_SIDE) for side in sides))
+    if len(shape) != 3 or int(np.prod(shape)) != train.features.values.shape[1]:
+        return None
+    return partial(pixel_views, shape=shape)
+
+
+def patient_codes(features: FeatureMatrix) -> tuple[npt.NDArray[np.int64], int]:
+    """Number the patients 0 … G - 1 in order of first appearance; returns [n] codes and G."""
+    return _numbered(features.patients)
+
+
+def patient_minimum(scores: Floats, features: FeatureMatrix) -> Floats:
+    """Take the smallest score of each patient [G]."""
+    codes, count = patient_codes(features)
+    smallest = np.full(count, np.inf)
+    np.minimum.at(smallest, codes, scores)
+    return smallest
+
+
+def interval_of_share(hits: Bools, patients: tuple[str, ...], level: float) -> tuple[float, Interval]:
+    """Estimate a share of images when images of one patient hang together.
+
+    Args:
+        hits: [n] whether each image counts.
+        patients: [n] patient of each image.
+        level: Confidence level.
+
+    Returns:
+        The share, and its Clopper-Pearson interval at the effective sample size (by patient).
+    """
+    codes, units = _numbered(patients)
+    share = float(hits.mean())
+    excess = np.zeros(units)
+    np.add.at(excess, codes, hits - share)
+    variance = float((excess**2).sum()) * units / max(1, units - 1) / len(hits) ** 2
+    effective = min(float(units), max(1.0, share * (1 - share) / variance)) if variance > 0 else float(units)
+    own = units == len(hits)
+    if own:
+        effective = float(units)
+    lo, hi = clopper_pearson(share * effective, effective, level)
+    method = "Clopper-Pearson" if own else "Clopper-Pearson at the effective sample size by patient"
+    return share, Interval(lo, hi, level, method, units, "image" if own else "patient")
+
+
+def _numbered(patients: tuple[str, ...]) -> tuple[npt.NDArray[np.int64], int]:
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(name, len(numbers)) for name in patients], dtype=np.int64)
+    return codes, len(numbers)
+
+
+def share_option(data: MetricInput, name: str, default: float) -> float:
+    """Read an option that is a share.
+
+    Raises:
+        ConfigError: It is not a number strictly between 0 and 1.
+    """
+    value = data.options.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise ConfigError(f"privacy option {name} is {value!r}; give a number between 0 and 1, such as {default}")
+    return float(value)

@@ -1,0 +1,124 @@
+"""The copy test's self-test: plant edited copies among the audit's own images and see what is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from medtrust.seeding import derive_seed
+from medtrust.stats import (
+    LIGHT_EDITS,
+    CopyTest,
+    Matches,
+    Planted,
+    copy_power,
+    copy_size,
+    detection_auc,
+    edit_image,
+    pixel_embedding,
+    plant,
+    real_matches,
+    split_p,
+)
+from medtrust.stats.copying import Views
+from medtrust.types import MetricInput, Resolution, SelfTest
+
+__all__ = ["check_on_planted_copies"]
+
+BANK = 200  # images that are copied, edited and planted
+REAL = 400  # patients whose images stand for a perfect generator
+RATES = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
+MIN_POWER, MAX_SIZE, SPLIT_ALPHA = 0.8, 0.09, 0.01
+
+
+def check_on_planted_copies(
+    outcome: CopyTest, data: MetricInput, views: Views | None, alpha: float, effect: float
+) -> tuple[SelfTest, Resolution, dict[str, float | str]]:
+    """Measure size and power of the copy test on this audit's own data.
+
+    The background is the audit's own synthetic set under random labels. Where the test has already rejected, that set
+    is suspected of holding copies, and real images matched to other patients take its place.
+
+    Args:
+        outcome: The audit's copy test.
+        data: Its input; a sample of the real images is decoded, edited and embedded.
+        views: As given to the copy test.
+        alpha: Level of the test.
+        effect: Share of copies that must be found with a power of 0.8.
+
+    Returns:
+        Self-test, resolution, and facts for the report.
+    """
+    planted, by_edit = _bank(outcome, data, views)
+    own, real = real_matches(outcome.pool, REAL, derive_seed(data.seed, "real"), views)
+    seed = derive_seed(data.seed, "power")
+    background = real if outcome.p <= alpha else outcome.matches
+    size = max(copy_size(outcome, each, alpha=alpha, seed=seed) for each in (outcome.matches, real))
+    rates = sorted({*RATES, effect})
+    powers = dict(zip(rates, copy_power(outcome, background, planted, rates, alpha=alpha, seed=seed), strict=True))
+    split = split_p(own, real, outcome.pool, derive_seed(data.seed, "split"))
+    auc = detection_auc(planted, background)
+    problems = []
+    if size > MAX_SIZE:
+        problems.append(f"it raised an alarm in {size:.0%} of audits without copies")
+    if powers[effect] < MIN_POWER:
+        problems.append(f"it found {effect:.1%} lightly edited copies in only {powers[effect]:.0%} of audits")
+    if split < SPLIT_ALPHA:
+        problems.append(
+            f"train and holdout are not a random split (p = {split:.2g}): draw the holdout from the same patients"
+        )
+    passed = f"size {size:.3f} without copies, power {powers[effect]:.2f} at {effect:.1%} lightly edited copies"
+    selftest = SelfTest(
+        "failed" if problems else "ok", "; ".join(problems) or passed, auc=auc, size=size, power=powers[effect]
+    )
+    facts: dict[str, float | str] = {f"power_at_{100 * rate:g}_percent": power for rate, power in powers.items()}
+    facts |= {f"auc_{edit}": detection_auc(each, background) for edit, each in by_edit.items()}
+    facts["split_p"] = split
+    facts["power_background"] = "real images" if background is real else "the audited synthetic images"
+    return selftest, _resolution(powers), facts
+
+
+def _bank(outcome: CopyTest, data: MetricInput, views: Views | None) -> tuple[Planted, dict[str, Planted]]:
+    """Copy real images of different patients, each with one light edit."""
+    assert data.holdout is not None
+    rng = np.random.default_rng(derive_seed(data.seed, "bank"))
+    pool = outcome.pool
+    order = rng.permutation(len(pool.codes))
+    _, first = np.unique(pool.codes[order], return_index=True)
+    rows = rng.permutation(order[first])[:BANK]
+    edits = [LIGHT_EDITS[at % len(LIGHT_EDITS)] for at in range(len(rows))]
+    copies = []
+    for row, edit in zip(rows.tolist(), edits, strict=True):
+        source = int(pool.source[row])
+        record = data.train.images[source] if source >= 0 else data.holdout.images[-1 - source]
+        edited = torch.from_numpy(edit_image(record.pixels, edit, rng))
+        copies.append(pixel_embedding(edited[None], data.intensity))
+    planted = plant(torch.cat(copies), rows, pool, views)
+    by_edit = {}
+    for edit in LIGHT_EDITS:
+        which = np.array([each == edit for each in edits])
+        m = planted.matches
+        part = Matches(m.patient[which], m.row[which], m.distance[which], m.score[which])
+        by_edit[edit] = Planted(planted.source[which], part)
+    return planted, by_edit
+
+
+def _resolution(powers: dict[float, float]) -> Resolution:
+    """Find the smallest rate from which on the power stays at 0.8 or above."""
+    smallest = None
+    for rate in sorted(powers, reverse=True):
+        if powers[rate] < MIN_POWER:
+            break
+        smallest = rate
+    if smallest is None:
+        most = max(powers)
+        return Resolution(
+            1.0,
+            powers[most],
+            f"Even {most:.0%} copies could not have been seen: use more patients or a larger holdout.",
+        )
+    return Resolution(
+        smallest,
+        powers[smallest],
+        f"Copies below {100 * smallest:.3g} % of the synthetic images could not have been seen reliably.",
+    )
