@@ -104,10 +104,10 @@ def _by_interval(gate: Gate, result: Result) -> Finding:
     if not _HOLDS[gate.op](bad, t):
         a, b = apart(bad, t)
         return Finding("FAIL", (f"FAIL because the {names[1]} bound {a} {which} is {_NEGATED[gate.op]} {b}.",))
-    (lo, at), (hi, _) = apart(interval.lo, t), apart(interval.hi, t)
+    (lo, near_lo), (hi, near_hi) = apart(interval.lo, t), apart(interval.hi, t)
     return _open(
         f"the {_percent(interval.level)} interval {lo} to {hi} ({number(interval.n_units)} {interval.unit}s) holds the "
-        f"threshold {at}; more {interval.unit}s would narrow it"
+        f"threshold {max(near_lo, near_hi, key=len)}; more {interval.unit}s would narrow it"
     )
 
 

@@ -172,9 +172,7 @@ def _check_names(gates: tuple[Gate, ...], waivers: tuple[Waiver, ...], where: st
     waived = [waiver.gate for waiver in waivers]
     for name in waived:
         if name not in names:
-            raise ConfigError(
-                f"{where}: a waiver names the gate {name!r}, which does not exist{near_miss(name, names)}"
-            )
+            raise ConfigError(f"{where}: a waiver names a gate {name!r} that does not exist{near_miss(name, names)}")
         if waived.count(name) > 1:
             raise ConfigError(f"{where}: gate {name!r} is waived twice; keep one waiver")
 

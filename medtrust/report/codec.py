@@ -10,6 +10,11 @@ from medtrust.types import Estimate, Evidence, Interval, Null, Picture, Resoluti
 
 __all__ = ["decode_result", "encode_result"]
 
+_TEXTS = (
+    "id", "pillar", "title", "status", "reason", "metric", "metric_version", "features", "subgroup", "citation",
+)  # fmt: skip
+_NUMBERS = ("estimate", "interval", "test", "null", "resolution", "selftest")
+
 
 def encode_result(result: Result) -> dict[str, Any]:
     """Turn a result into plain data; pictures keep their path and digest, not their pixels.
@@ -27,27 +32,10 @@ def encode_result(result: Result) -> dict[str, Any]:
         }
         for item in result.evidence
     ]
-    return {
-        "id": result.id,
-        "pillar": result.pillar,
-        "title": result.title,
-        "status": result.status,
-        "reason": plain_data(result.reason),
-        "metric": result.metric,
-        "metric_version": result.metric_version,
-        "features": result.features,
-        "subgroup": plain_data(result.subgroup),
-        "estimate": plain_data(result.estimate, "estimate"),
-        "interval": plain_data(result.interval, "interval"),
-        "test": plain_data(result.test, "test"),
-        "null": plain_data(result.null, "null"),
-        "resolution": plain_data(result.resolution, "resolution"),
-        "selftest": plain_data(result.selftest, "selftest"),
-        "facts": _facts(result.facts, "facts"),
-        "evidence": plain_data(evidence, "evidence"),
-        "notes": plain_data(result.notes, "notes"),
-        "citation": plain_data(result.citation),
-    }
+    row = {name: getattr(result, name) for name in (*_TEXTS, *_NUMBERS)}
+    row |= {"facts": _facts(result.facts, "facts"), "evidence": evidence, "notes": result.notes}
+    plain: dict[str, Any] = plain_data(row)
+    return plain
 
 
 def _encode_picture(picture: Picture) -> dict[str, Any]:
@@ -78,14 +66,8 @@ def decode_result(row: Mapping[str, Any]) -> Result:
         evidence=tuple(_decode_evidence(item) for item in row["evidence"]),
         facts=dict(row["facts"]),
         notes=tuple(row["notes"]),
-        **{
-            name: row[name]
-            for name in (
-                "status", "reason", "id", "pillar", "title", "metric", "metric_version", "features", "citation",
-                "subgroup",
-            )
-        },
-    )  # fmt: skip
+        **{name: row[name] for name in _TEXTS},
+    )
 
 
 def _decode_evidence(item: Mapping[str, Any]) -> Evidence:

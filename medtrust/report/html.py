@@ -56,8 +56,11 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         titles={row["id"]: row["title"] for row in report["results"]},
         sets=_sets(report["data"]),
         data=[(name, _flat(about)) for name, about in report["data"].items() if isinstance(about, Mapping)],
+        subject_name=report["subject"].get("name") or "unnamed generator",
+        tool_version=report["run"].get("tool", {}).get("version", ""),
         subject=_flat({k: v for k, v in report["subject"].items() if k != "name"}),
         provenance=_flat({k: v for k, v in report["run"].items() if k != "plugins"}),
+        plugins=_plugins([row for row in report["run"].get("plugins", ()) if isinstance(row, Mapping)]),
         shows_real=any(p["contains_real"] and p["path"] for p in _pictures(report)),
         is_open=lambda row: _is_open(report, row),
         gates_of=lambda row: view.gates_of(report, row),
@@ -123,7 +126,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(item, Mapping):
             rows += _flat(item, f"{name}.")
         elif isinstance(item, list):
-            rows.append((name, ", ".join(str(part) for part in item)))
+            rows.append((name, _words(item)))
         elif item is not None:
             rows.append((name, str(item)))
     return rows
@@ -144,10 +147,26 @@ def _set(name: str, about: Row | None) -> dict[str, Any]:
         "missing": False,
         "images": about.get("n_images"),
         "patients": "—" if name == "synthetic" else patients,
-        "modality": about.get("modality") or "not stated",
-        "depth": f"{about['bit_depth']} bit" if about.get("bit_depth") else "",
+        "modality": _words(about.get("modality")) or "not stated",
+        "depth": f"{_words(about['bit_depth'])} bit" if about.get("bit_depth") else "",
         "range": f"{number(span['lo'])} to {number(span['hi'])} {span['unit']}" if span else "not declared",
     }
+
+
+def _words(value: Any) -> str:
+    """One value, or several separated by commas."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+def _plugins(rows: Sequence[Any]) -> list[tuple[str, str]]:
+    """Plugins with their distribution, version, digest and what they contribute."""
+    shown = []
+    for row in rows:
+        facts = [str(row[key]) for key in ("distribution", "version", "status", "failure") if row.get(key)]
+        facts += [f"digest {_abbreviated(row['digest'])}"] if row.get("digest") else []
+        facts += [f"{len(row['contributions'])} contributions"] if row.get("contributions") else []
+        shown.append((str(row.get("name", "")), ", ".join(facts)))
+    return shown
 
 
 def _pictures(report: Row) -> Sequence[Row]:

@@ -57,6 +57,8 @@ def _about_sets(subject: Mapping[str, Any], data: Mapping[str, Any]) -> Iterable
             f"Patients are unknown in {' and '.join(unknown)}: each image was taken as its own patient, so intervals "
             "are too narrow if a patient has several images."
         )
+    for name in ("train", "holdout", "synthetic"):
+        yield from (f"Set {name}: {_sentence(note)}" for note in (data.get(name) or {}).get("notes", ()))
     if subject.get("kind") == "folder":
         yield "The synthetic images were read from a folder: how they were sampled or selected is not known."
 

@@ -7,8 +7,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import jsonschema
-
 __all__ = ["complaint", "schema"]
 
 
@@ -21,6 +19,8 @@ def schema() -> dict[str, Any]:
 
 @cache
 def _validator(definition: str) -> Any:
+    import jsonschema
+
     whole = schema()
     if not definition:
         return jsonschema.Draft202012Validator(whole)
@@ -38,6 +38,8 @@ def complaint(data: Any, definition: str = "") -> str:
     Returns:
         One sentence, empty if nothing is wrong.
     """
+    import jsonschema
+
     problem = jsonschema.exceptions.best_match(_validator(definition).iter_errors(data))
     if problem is None:
         return ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from medtrust.types import (
 SPACE = "radiomics"
 
 
+@cache
 def tissue(seed: int, size: int = 48) -> np.ndarray:
     """Draw a smooth image that looks like a lesion: [H, W, 3] uint8."""
     rng = np.random.default_rng(seed)
@@ -245,3 +248,46 @@ def case(request, tmp_path) -> tuple[str, TrustReport, Path]:
 def failed(tmp_path) -> tuple[TrustReport, Path]:
     """The report with planted copies."""
     return failing(tmp_path), tmp_path
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</style><script>alert(1)</script>",
+    "\"><svg onload=alert(1)>' onmouseover='x",
+    "=cmd|' /C calc'!A0",
+    "{{ 7 * 7 }}{% raw %}",
+    "a\x00b\x1b[31mc\u202egnp.exe\u2028d",
+    "n" * 10_240,
+    "javascript:alert(1)",
+]
+
+
+def hostile_report(text: str):
+    picture = Picture(text, text, (("synthetic", 0),), None, False, text, text, "0" * 64)
+    row = Result(
+        estimate=Estimate(1.0, text, "lower"), id=f"privacy.{text}", pillar="privacy", title=text, metric=text,
+        metric_version=text, features=text, citation=text, subgroup=text, notes=(text,), facts={text: text},
+        evidence=(Evidence(text, text, 1, {text: text}, (picture,)),), resolution=Resolution(0.1, 0.8, text),
+        selftest=SelfTest("ok", text),
+    )  # fmt: skip
+    stranger = Result(status="error", reason=text, id=text, pillar=text, title=text)
+    data = {"train": {"n_images": 1, "modality": text, "intensity": {"lo": 0, "hi": 1, "unit": text}, text: text}}
+    return build_report(
+        run={"tool": {"name": "medtrust", "version": text}, text: text, "plugins": [{"name": text, text: text}, text]},
+        subject={"name": text, "kind": text, text: text},
+        data=data,
+        results=[row, stranger],
+        failures=[PluginFailure(text, text, "run", text, text)],
+    )
+
+
+@pytest.fixture(params=HOSTILE, ids=range(len(HOSTILE)))
+def hostile(request) -> str:
+    """A name that tries to be more than a name."""
+    return request.param
+
+
+@pytest.fixture
+def report_of_names() -> Callable[[str], TrustReport]:
+    """Builds a report in which every foreign text is the given one."""
+    return hostile_report
