@@ -99,7 +99,7 @@ def resolve_weights(name: str, paths: Mapping[str, Path], *, offline: bool, cach
     if not offline:
         for file in known:
             if file.url:
-                return _fetch(file, cache_dir)
+                return _fetch(name, file, cache_dir)
     line = f"fetch them with `medtrust data get {name}`, or name a file" if known else "name a file"
     why = " and the run is offline" if known and offline else ""
     raise ConfigError(
@@ -136,14 +136,14 @@ def _place(file: WeightFile, cache_dir: Path) -> Path:
     return cache_dir / "weights" / file.filename
 
 
-def _fetch(file: WeightFile, cache_dir: Path) -> Path:
+def _fetch(name: str, file: WeightFile, cache_dir: Path) -> Path:
     try:
         with urllib.request.urlopen(file.url, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310, a constant of this file
             content = answer.read(file.size + 1)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise ConfigError(
-            f"could not fetch {file.url} ({reason}); fetch it elsewhere and name it with --weights NAME=PATH"
+            f"could not fetch {file.url} ({reason}); fetch it elsewhere and name it with --weights {name}=PATH"
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != file.sha256:

@@ -12,7 +12,7 @@ from medtrust.types import Intensity
 from medtrust.weights import sha256_of
 from medtrust_features.inception_weights import load_network
 
-__all__ = ["Inception"]
+__all__ = ["Inception", "prepare"]
 
 VERSION = "1"
 SIDE = 299
@@ -45,7 +45,7 @@ class Inception:
         self.device = torch.device(device)
         self.weights_sha256 = sha256_of(Path(weights))
         network = load_network(Path(weights), self.weights_sha256, allow_code=allow_code)
-        network = network.eval().requires_grad_(False).to(self.device)
+        network = network.eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)
 
     @property
@@ -67,25 +67,40 @@ class Inception:
         Raises:
             DataError: Another shape, an empty declared range, or a network with other outputs.
         """
-        if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
-            raise DataError(
-                f"inception reads images [N, C, H, W] with 1 or 3 channels and at least one pixel, got "
-                f"{list(images.shape)}; choose one channel, or another feature space"
-            )
-        if not intensity.hi > intensity.lo:
-            raise DataError(f"the declared range {intensity.lo} to {intensity.hi} is empty: declare the true one")
-        parts = [self._run(images[i : i + MICRO_BATCH], intensity) for i in range(0, len(images), MICRO_BATCH)]
+        starts = range(0, len(images), MICRO_BATCH)
+        parts = [self._run(prepare(images[i : i + MICRO_BATCH].to(self.device), intensity)) for i in starts]
         return torch.cat(parts) if parts else torch.zeros(0, 2048)
 
-    def _run(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
-        unit = ((images.to(self.device, torch.float64) - intensity.lo) / (intensity.hi - intensity.lo)).float()
+    def _run(self, prepared: torch.Tensor) -> torch.Tensor:
         # A short batch is filled up: a library may choose another algorithm, with other last bits, for another size.
-        full = torch.zeros(MICRO_BATCH, 3, *unit.shape[2:], device=self.device)
-        full[: len(unit)] = unit
-        sized = torch.nn.functional.interpolate(full, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-        ready = (2 * sized - 1).contiguous(memory_format=torch.channels_last)
+        ready = torch.zeros(MICRO_BATCH, 3, SIDE, SIDE, device=self.device).to(memory_format=torch.channels_last)
+        ready[: len(prepared)] = prepared
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             features = self.network(ready)
         if not isinstance(features, torch.Tensor) or tuple(features.shape) != (MICRO_BATCH, 2048):
             raise DataError("the network given as inception weights does not return [N, 2048]; give the FID Inception")
-        return features[: len(unit)].float().cpu()
+        return features[: len(prepared)].float().cpu()
+
+
+def prepare(images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+    """Bring images to what the network reads, as pytorch-fid does.
+
+    Args:
+        images: [N, C, H, W], any real dtype, in the unit of `intensity`; C is 1 or 3.
+        intensity: Declared range, mapped to -1 … 1.
+
+    Returns:
+        [N, 3, 299, 299] float32.
+
+    Raises:
+        DataError: Another shape, or an empty declared range.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+        raise DataError(
+            f"inception reads images [N, C, H, W] with 1 or 3 channels and at least one pixel, got "
+            f"{list(images.shape)}; choose one channel, or another feature space"
+        )
+    if not intensity.hi > intensity.lo:
+        raise DataError(f"the declared range {intensity.lo} to {intensity.hi} is empty: declare the true one")
+    unit = ((images.double() - intensity.lo) / (intensity.hi - intensity.lo)).float().expand(-1, 3, -1, -1)
+    return 2 * torch.nn.functional.interpolate(unit, size=(SIDE, SIDE), mode="bilinear", align_corners=False) - 1
