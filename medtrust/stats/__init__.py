@@ -24,6 +24,7 @@ from medtrust.stats.exact import (
 from medtrust.stats.frechet import FrechetInference, fd_infinity, frechet_distance, frechet_interval
 from medtrust.stats.manifold import MANIFOLD_NAMES, Manifold, manifold, manifold_interval
 from medtrust.stats.mmd import kid, kid_interval
+from medtrust.stats.pairs import pair_mean, patient_pairs
 from medtrust.stats.planting import EDITS, LIGHT_EDITS, edit_image
 from medtrust.stats.resampling import (
     Inference,
@@ -78,6 +79,8 @@ __all__ = [
     "min_detectable",
     "pixel_embedding",
     "pixel_views",
+    "pair_mean",
+    "patient_pairs",
     "plant",
     "rank_patients",
     "real_matches",

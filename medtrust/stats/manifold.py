@@ -60,8 +60,9 @@ def manifold(
         k: Which neighbour sets the radius.
 
     Raises:
-        Insufficient: A row has fewer than k neighbours of other patients, a value is not finite, or all balls of a
-            set have radius 0 because its features are constant or duplicated.
+        Insufficient: A row has fewer than k neighbours of other patients, a value is not finite, or every real ball has
+            radius 0 because the real features are constant or duplicated. Synthetic duplicates are no such reason:
+            their empty balls recall nothing.
 
     Reference:
         Kynkäänniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797.
@@ -77,10 +78,14 @@ def manifold(
         )
     shift = real.mean(0)  # distances do not change, and their digits are not spent on a common offset
     real, synthetic = real - shift, synthetic - shift
-    return _within_balls(
-        real, _radii(real, patients_real, k, "real"),
-        synthetic, _radii(synthetic, patients_synthetic, k, "synthetic"), k,
-    )  # fmt: skip
+    radii_real = _radii(real, patients_real, k, "real")
+    if not bool((radii_real > 0).any()):
+        raise Insufficient(
+            f"the {k} nearest neighbours of every real image are identical to it, so its ball is empty: the features "
+            "are constant or all images are duplicates"
+        )
+    radii_synthetic = _radii(synthetic, patients_synthetic, k, "synthetic")
+    return _within_balls(real, radii_real, synthetic, radii_synthetic, k)
 
 
 def manifold_interval(
@@ -165,13 +170,7 @@ def _radii(x: torch.Tensor, patients: Patients, k: int, name: str) -> torch.Tens
         tile[same] = torch.inf
         rows = best[top : top + len(tile)]
         rows.copy_(torch.cat([rows, tile], dim=1).topk(k, largest=False).values)
-    radii = best[:, -1]
-    if not bool((radii > 0).any()):
-        raise Insufficient(
-            f"the {k} nearest neighbours of every {name} image are identical to it, so its ball is empty: the features "
-            "are constant or all images are duplicates"
-        )
-    return radii
+    return best[:, -1]
 
 
 def _within_balls(

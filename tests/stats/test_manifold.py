@@ -81,13 +81,20 @@ def test_interval_holds_its_value_and_repeats_itself() -> None:
     assert found == manifold_interval(a, b, patients, None, seed=8)
 
 
-@pytest.mark.parametrize("side", ["real", "synthetic"])
-def test_constant_features_are_refused(side: str) -> None:
-    """A set of duplicates has empty balls, and the reason says which set."""
-    sets = {"real": rows(1, 12, 3), "synthetic": rows(2, 12, 3)}
-    sets[side] = torch.ones(12, 3)
-    with pytest.raises(Insufficient, match=f"every {side} image are identical"):
-        manifold(sets["real"], sets["synthetic"])
+def test_constant_real_features_are_refused() -> None:
+    """Real duplicates have empty balls, and the reason says so."""
+    with pytest.raises(Insufficient, match="every real image are identical"):
+        manifold(torch.ones(12, 3), rows(2, 12, 3))
+
+
+def test_a_collapsed_generator_recalls_nothing() -> None:
+    """Copies of one real image are precise and cover next to nothing; their own balls are empty."""
+    a = rows(1, 40, 3)
+    found = manifold_interval(a, a[:1].repeat(30, 1))
+    assert found["precision"].value == 1
+    assert found["recall"].value == 0
+    assert found["coverage"].value < 0.4
+    assert found["precision"].interval.lo < 1
 
 
 def test_refuses_with_a_reason() -> None:
