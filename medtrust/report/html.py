@@ -17,10 +17,11 @@ from markupsafe import Markup
 from medtrust.report import charts, view
 from medtrust.report.limitations import patients_known
 from medtrust.report.pictures import embed
-from medtrust.report.text import number, p_value, plain, quantity
+from medtrust.report.text import number, p_value, plain, quantity, sentence
 
 __all__ = ["render"]
 
+SHOWN_FACTS = 8  # open at once, per result
 SHOWN_EVIDENCE = 6  # open at once, per result
 MOST_EVIDENCE = 24  # embedded at all, per result
 LONGEST_TEXT = 1500
@@ -67,6 +68,7 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         worst=lambda row: view.worst([gate["verdict"] for gate in view.gates_of(report, row)]),
         chart=lambda row: charts.interval_chart(row, view.gates_of(report, row), view.value_line(row)),
         small_chart=lambda row: charts.small_chart(row, view.gates_of(report, row)),
+        facts=lambda row: (list(row["facts"].items())[:SHOWN_FACTS], list(row["facts"].items())[SHOWN_FACTS:]),
         evidence=lambda row: _evidence(row, folder),
     )
     return text.encode("utf-8", "backslashreplace")
@@ -82,7 +84,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, p_value=p_value, brief=_brief, abbreviated=_abbreviated)
+    environment.filters.update(
+        number=number, p_value=p_value, brief=_brief, abbreviated=_abbreviated, sentence=sentence, label=_label
+    )
     environment.globals.update(
         mark=charts.mark, rule=view.rule, value_line=view.value_line, quantity=quantity, slug=_slug, percent=_percent
     )
@@ -151,6 +155,11 @@ def _set(name: str, about: Row | None) -> dict[str, Any]:
         "depth": f"{_words(about['bit_depth'])} bit" if about.get("bit_depth") else "",
         "range": f"{number(span['lo'])} to {number(span['hi'])} {span['unit']}" if span else "not declared",
     }
+
+
+def _label(name: str) -> str:
+    """A fact's name as words."""
+    return name.replace("_", " ")
 
 
 def _words(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from medtrust.report.text import sentence
 from medtrust.types import PluginFailure, Result
 
 __all__ = ["limitations", "patients_known"]
@@ -29,18 +30,18 @@ def limitations(
     untested = [r for r in answered if r.selftest and r.selftest.status == "not_run"]
     lines = [
         *_about_sets(subject, data),
-        *(f"{_name(r)} could not be decided: {_sentence(r.reason)}" for r in results if r.status != "ok"),
+        *(f"{_name(r)} could not be decided: {sentence(r.reason)}" for r in results if r.status != "ok"),
         *(
             f"{_name(r)}: the detector failed its self-test on this data, so it counts neither way. "
-            f"{_sentence(r.selftest.detail)}"
+            f"{sentence(r.selftest.detail)}"
             for r in answered
             if r.selftest and r.selftest.status == "failed"
         ),
         *_listed("The self-test was not run for", untested),
-        *(f"{_name(r)}: {_sentence(r.resolution.sentence)}" for r in answered if r.resolution),
+        *(f"{_name(r)}: {sentence(r.resolution.sentence)}" for r in answered if r.resolution),
         *_listed("No interval, and so no decision by interval, for", bare),
         *_listed("No real-against-real reference for", [r for r in answered if not r.null]),
-        *(f"Plugin {f.plugin} of {f.distribution} failed ({f.stage}): {_sentence(f.error)}" for f in failures),
+        *(f"Plugin {f.plugin} of {f.distribution} failed ({f.stage}): {sentence(f.error)}" for f in failures),
     ]
     return tuple(dict.fromkeys(lines))
 
@@ -58,7 +59,7 @@ def _about_sets(subject: Mapping[str, Any], data: Mapping[str, Any]) -> Iterable
             "are too narrow if a patient has several images."
         )
     for name in ("train", "holdout", "synthetic"):
-        yield from (f"Set {name}: {_sentence(note)}" for note in (data.get(name) or {}).get("notes", ()))
+        yield from (f"Set {name}: {sentence(note)}" for note in (data.get(name) or {}).get("notes", ()))
     if subject.get("kind") == "folder":
         yield "The synthetic images were read from a folder: how they were sampled or selected is not known."
 
@@ -77,8 +78,3 @@ def _name(result: Result) -> str:
     space = result.id.partition("[")[2].rstrip("]")
     parts = [part for part in (space, result.subgroup) if part]
     return f"{result.title or result.id} ({', '.join(parts)})" if parts else result.title or result.id
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text if not text or text.endswith((".", "!", "?")) else f"{text}."

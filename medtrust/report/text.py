@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["apart", "number", "p_value", "plain", "quantity"]
+__all__ = ["apart", "number", "p_value", "plain", "quantity", "sentence"]
 
 LONGEST = 400
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_PARTS = {"share", "fraction", "ratio", "probability"}
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi overrides, surrogates, line separators
 _ALLOWED = {"\u00ad", "\u200d"}  # soft hyphen and joiner are part of ordinary words
 
@@ -50,7 +52,7 @@ def number(value: float | int, digits: int = 4) -> str:
     text = f"{value:.{digits}g}"
     mantissa, _, exponent = text.partition("e")
     if exponent:
-        return f"{mantissa} × 10^{int(exponent)}".replace("-", "−")
+        return f"{mantissa} × 10{str(int(exponent)).translate(_RAISED)}".replace("-", "−")
     return text.replace("-", "−")
 
 
@@ -60,9 +62,17 @@ def p_value(value: float) -> str:
 
 
 def quantity(value: float | int, unit: str = "", digits: int = 4) -> str:
-    """Write a number with its unit."""
+    """Write a number with its unit; what counts parts of a whole goes before the number ("share 0.02")."""
     text = number(value, digits)
+    if unit in _PARTS:
+        return f"{unit}\u00a0{text}"
     return f"{text}\u00a0{plain(unit, 40)}" if unit else text
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop unless it ends like a sentence already."""
+    text = text.strip()
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 def apart(a: float, b: float) -> tuple[str, str]:
