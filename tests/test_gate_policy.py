@@ -173,3 +173,13 @@ def test_a_policy_that_is_not_there_is_named(tmp_path):
 def test_exit_codes_have_an_order(codes, expected):
     """70 > 2 > 4 > 1 > 3 > 5 > 0; an interrupt wins, and an unknown code counts as internal."""
     assert exit_code(*codes) == expected
+
+
+def test_the_policy_in_the_docs_loads(tmp_path):
+    """The example that people copy is valid, and uses every mode."""
+    page = (Path(__file__).parents[1] / "docs" / "policy.md").read_text("utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    policy = load_policy(write(tmp_path, example, head=""))
+    assert {gate.mode for gate in policy.gates} == {"ci", "point", "test", "nonregression"}
+    assert policy.waivers
+    assert policy.baseline == tmp_path / "baseline.json"
