@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from medtrust.errors import Insufficient, MedtrustError
+from medtrust.errors import ConfigError, DataError, Insufficient, MedtrustError, PluginError, SafetyError
 from medtrust.hookspecs import hookimpl
 from medtrust.types import (
     Estimate,
@@ -42,6 +42,8 @@ __version__ = "0.1.0"
 _LAZY = {"audit": "medtrust.api:audit", "ops": "medtrust.ops", "stats": "medtrust.stats"}
 
 __all__ = [
+    "ConfigError",
+    "DataError",
     "Estimate",
     "Evidence",
     "ExplainerSpec",
@@ -58,9 +60,11 @@ __all__ = [
     "MetricSpec",
     "Null",
     "Picture",
+    "PluginError",
     "ReportFormat",
     "Resolution",
     "Result",
+    "SafetyError",
     "SampleBatch",
     "SelfTest",
     "TestOutcome",
