@@ -109,7 +109,7 @@ def copy_power(
                 score=np.r_[background.score[kept], planted.matches.score[chosen]],
             )
             ranked = rank_patients(mixed)[:_LONGEST]
-            rejected += result.test(in_train[mixed.patient[ranked]]).p <= alpha
+            rejected += int(result.test.p_values(in_train[mixed.patient[ranked]][None])[0] <= alpha)
         powers.append(rejected / repetitions)
     return powers
 

@@ -137,7 +137,8 @@ class EnrichmentTest:
         steps = int(np.searchsorted(self._counts, length, side="right"))
         if steps == 0:
             raise Insufficient(
-                f"a ranking of {length} patients is too short to test: at least {self._counts[0]} are needed"
+                f"only {length} patients are ranked, at least {self._counts[0]} are needed: add samples, or look "
+                "whether the generator has collapsed"
             )
         return steps
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medtrust.errors import ConfigError, Insufficient
+from medtrust.errors import ConfigError, DataError, Insufficient
 from medtrust.stats import clopper_pearson, conformal_p, copy_score, pixel_views
 from medtrust.stats.copying import Matches, Views
 from medtrust.stats.embedding import PIXEL_SIDE
@@ -29,6 +29,7 @@ class Trio:
 
     Raises:
         Insufficient: No holdout, features that are not finite, or a set that holds hardly any different images.
+        DataError: The features are not the pixel embedding of the images.
     """
 
     def __init__(self, data: MetricInput) -> None:
@@ -67,13 +68,17 @@ def _checked(data: SetData) -> FeatureMatrix:
     return data.features
 
 
-def _views(train: SetData) -> Views | None:
-    """Views for the built-in pixel space; None where the rows are not laid out like its images."""
+def _views(train: SetData) -> Views:
+    """Make the views of the pixel space from the shape of its images."""
     assert train.features is not None
-    channels, *sides = train.images[0].pixels.shape
-    shape = (channels, *(min(side, PIXEL_SIDE) for side in sides))
-    if len(shape) != 3 or int(np.prod(shape)) != train.features.values.shape[1]:
-        return None
+    channels, height, width = train.images[0].pixels.shape
+    shape = (channels, min(height, PIXEL_SIDE), min(width, PIXEL_SIDE))
+    columns = train.features.values.shape[1]
+    if columns != shape[0] * shape[1] * shape[2]:
+        raise DataError(
+            f"feature space {train.features.space} has {columns} columns, but copies are planted in medtrust's own "
+            f"pixel embedding {shape}: disable the plugin that replaces it"
+        )
     return partial(pixel_views, shape=shape)
 
 

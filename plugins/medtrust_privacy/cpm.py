@@ -78,7 +78,7 @@ class ClosePairMembership:
                 **listed,
                 **checked,
             },
-            notes=_notes(outcome, sets.views is not None, resolution),
+            notes=_notes(outcome, resolution),
         )
 
     def _offenders(
@@ -145,14 +145,11 @@ def _null(outcome: CopyTest, count: int, level: float) -> Null:
     )
 
 
-def _notes(outcome: CopyTest, views: bool, resolution: Resolution) -> tuple[str, ...]:
-    notes = [resolution.sentence]
-    notes.append("The test assumes that train and holdout patients were assigned at random.")
+def _notes(outcome: CopyTest, resolution: Resolution) -> tuple[str, ...]:
+    notes = [resolution.sentence, "The test assumes that train and holdout patients were assigned at random."]
     if outcome.test.share > 2 / 3:
         notes.append(
             f"{outcome.test.share:.0%} of the real patients are in train; a holdout of as many patients as train "
             "would make fewer copies visible."
         )
-    if not views:
-        notes.append("The feature rows are not 32 x 32 images, so mirrored and cropped copies were not looked for.")
     return tuple(notes)

@@ -82,7 +82,7 @@ def test_smallest_count_is_where_rejection_begins(n_train, n_holdout):
 def test_hopeless_splits_and_short_lists():
     """A split that can never reject says so, and lists too short to test are refused."""
     assert EnrichmentTest(3, 1, seed=0).smallest_count(0.05) is None
-    with pytest.raises(Insufficient, match="too short"):
+    with pytest.raises(Insufficient, match="patients are ranked"):
         EnrichmentTest(10, 10, seed=0)([True, True])
     with pytest.raises(Insufficient, match="both sides"):
         EnrichmentTest(10, 0, seed=0)
