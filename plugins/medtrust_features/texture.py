@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,15 +66,24 @@ def cooccurrence(levels: Array, bins: int) -> tuple[Array, Array]:
     return np.stack(counts, axis=1), np.array(totals)
 
 
-@lru_cache(maxsize=4)
-def _collapse(bins: int) -> Array:
-    """A 0/1 matrix [bins², 4·bins] that turns a GLCM into its histograms of |i - j|, of i + j, and of i."""
-    i, j = np.divmod(np.arange(bins * bins), bins)
-    out = np.zeros((bins * bins, 4 * bins))
-    cell = np.arange(bins * bins)
-    out[cell, np.abs(i - j)] = 1
-    out[cell, bins + i + j] = 1
-    out[cell, 3 * bins + i] = 1
+def _along_antidiagonals(matrix: Array) -> Array:
+    """Sum [N, B, B] over i + j, giving [N, 2B]; the last column is empty.
+
+    Rows of 2B entries, read again as rows of 2B - 1, move one place to the right each: equal i + j then share a column.
+    """
+    n, bins, _ = matrix.shape
+    wide = np.zeros((n, bins, 2 * bins), dtype=matrix.dtype)
+    wide[:, :, :bins] = matrix
+    skewed = wide.reshape(n, -1)[:, :-bins].reshape(n, bins, 2 * bins - 1)
+    return np.pad(skewed.sum(axis=1), ((0, 0), (0, 1)))
+
+
+def _by_difference(matrix: Array) -> Array:
+    """Sum [N, B, B] over |i - j|, giving [N, B]."""
+    bins = matrix.shape[1]
+    signed = _along_antidiagonals(matrix[:, :, ::-1])  # entry (i, j) is at i - j + B - 1
+    out: Array = signed[:, bins - 1 : 2 * bins - 1].copy()
+    out[:, 1:] += signed[:, : bins - 1][:, ::-1]
     return out
 
 
@@ -115,28 +123,26 @@ def glcm_features(plane: Array, bins: int) -> Array:
 
 def _one_direction(counts: Array, total: int, bins: int) -> Array:
     n, top = counts.shape[0], bins - 1
-    cells = counts.reshape(n, -1).astype(np.float64)
-    # Every product and sum below is a whole number under 2^53, hence exact in whatever order the library adds.
-    collapsed = cells @ _collapse(bins)
-    differences, sums, margin = np.split(collapsed, (bins, 3 * bins), axis=1)
-    level = np.arange(bins, dtype=np.float64)
+    cells = counts.reshape(n, -1)
+    margin, sums, differences = counts.sum(axis=2), _along_antidiagonals(counts), _by_difference(counts)
+    level = np.arange(bins)
     share = differences / total
 
-    first, second = margin @ level, margin @ (level * level)
+    first, second = row_sum(margin * level), row_sum(margin * level * level)
     mean = first / total
-    variance = (total * second - first * first) / (float(total) * total)
-    contrast = differences @ (level * level) / total
+    variance = (float(total) * second - first.astype(np.float64) ** 2) / (float(total) * total)
+    contrast = row_sum(differences * level * level) / total
     one_level = cells.max(axis=1) == total
-    deviation = (np.arange(2 * bins, dtype=np.float64) - 2 * mean[:, None]) / top
+    deviation = (np.arange(2 * bins) - 2 * mean[:, None]) / top
     cubed = deviation * deviation * deviation * (sums / total)
 
     joint, marginal = entropy(cells, total), entropy(margin, total)
     columns = (
         cells.max(axis=1) / total,
         joint / (2 * np.log2(bins)),
-        row_sum(cells * cells) / (float(total) * total),
+        row_sum((cells / total) ** 2),
         contrast / top**2,
-        differences @ level / total / top,
+        row_sum(differences * level) / total / top,
         entropy(differences, total) / np.log2(bins),
         row_sum(share / (1 + level)),
         row_sum(share / (1 + level * level)),
