@@ -15,7 +15,6 @@ struct SsimSpec {
   int64_t size;         // taps along height and width (odd)
   int64_t depth_size;   // taps along depth: 1 for 2-D images, else `size`
   const double* taps;   // [size], sums to 1
-  bool uniform;         // every tap is 1 / size
   bool reflect;         // mirror the border (map as large as the image) instead of valid windows only
   double c1, c2;        // (k1 L)^2, (k2 L)^2
   double covariance;    // n / (n - 1) for sample covariance, 1 for population covariance

@@ -5,48 +5,13 @@
 // Four filtered maps suffice: E[x], E[y], E[x^2 + y^2], E[xy]. Variance does not change when a constant is subtracted
 // from the image, so each tile first subtracts a pivot near its own mean. Without it float32 loses the
 // variance of narrow ranges far from zero (CT soft tissue at 1064 +- 5, 16-bit at 60000 +- 20).
-#include <cstdint>
-#include <cstring>
-
 #include "../ssim.h"
+#include "vec.h"
 
 namespace medtrust {
 namespace {
 
 constexpr int kBand = 8;  // output rows filtered together: eight accumulators hide the latency of the FMA
-
-template <typename R>
-struct Vec;
-template <>
-struct Vec<float> {
-  typedef float type __attribute__((vector_size(MEDTRUST_BYTES)));
-  typedef int32_t mask __attribute__((vector_size(MEDTRUST_BYTES)));
-};
-template <>
-struct Vec<double> {
-  typedef double type __attribute__((vector_size(MEDTRUST_BYTES)));
-  typedef int64_t mask __attribute__((vector_size(MEDTRUST_BYTES)));
-};
-
-template <typename R>
-using vec = typename Vec<R>::type;
-template <typename R>
-constexpr int64_t lanes = MEDTRUST_BYTES / int64_t(sizeof(R));
-
-template <typename R>
-inline vec<R> load(const R* p) {
-  vec<R> v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-template <typename R>
-inline void store(R* p, vec<R> v) {
-  std::memcpy(p, &v, sizeof v);
-}
-template <typename R>
-inline vec<R> splat(R a) {
-  return a - vec<R>{};
-}
 
 inline int64_t ceil_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 from medtrust.ops._native import info
 
 if TYPE_CHECKING:
+    from medtrust.ops.neighbours import nearest, prdc
     from medtrust.ops.structural import ms_ssim, ssim
 
-__all__ = ["info", "ms_ssim", "ssim"]
+__all__ = ["info", "ms_ssim", "nearest", "prdc", "ssim"]
 
-_HOMES = {"ms_ssim": "structural", "ssim": "structural"}
+_HOMES = {
+    "ms_ssim": "structural",
+    "nearest": "neighbours",
+    "prdc": "neighbours",
+    "ssim": "structural",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medtrust.errors import DataError
 
-__all__ = ["finite", "kernel_input", "on_device", "positive", "same_images", "threads"]
+__all__ = ["features", "finite", "kernel_input", "on_device", "positive", "same_images", "threads"]
 
 log = logging.getLogger("medtrust.ops")
 
@@ -54,6 +54,51 @@ def same_images(op: str, x: Tensor, y: Tensor) -> None:
         raise DataError(
             f"ops.{op}: there is no kernel for device {x.device}; move the images to the CPU or a CUDA device"
         )
+
+
+def features(op: str, **matrices: Tensor) -> None:
+    """Check feature matrices that are compared with each other.
+
+    Args:
+        op: Public name of the op.
+        matrices: Features `[n, d]`, float32 or float64, by argument name; all of one width, dtype and device.
+
+    Raises:
+        DataError: One of these does not hold, a matrix is empty, or one holds a NaN or an infinity.
+    """
+    first_name, first = next(iter(matrices.items()))
+    for name, t in matrices.items():
+        if not isinstance(t, Tensor):
+            raise DataError(
+                f"ops.{op}: {name} is a {type(t).__name__}; pass a torch tensor (torch.from_numpy makes one)"
+            )
+        if t.dtype not in (torch.float32, torch.float64):
+            raise DataError(f"ops.{op}: {name} is {t.dtype}; convert it to float32 or float64")
+        if t.layout != torch.strided:
+            raise DataError(f"ops.{op}: {name} has layout {t.layout}; call .to_dense() on it")
+        if t.ndim != 2 or t.shape[1] == 0:
+            raise DataError(f"ops.{op}: {name} has shape {list(t.shape)}; give features [n, d] with d of at least 1")
+        if t.device.type not in ("cpu", "cuda"):
+            raise DataError(
+                f"ops.{op}: there is no kernel for device {t.device}; move {name} to the CPU or a CUDA device"
+            )
+        for what, a, b in (
+            ("width", first.shape[1], t.shape[1]),
+            ("dtype", first.dtype, t.dtype),
+            ("device", first.device, t.device),
+        ):
+            if a != b:
+                raise DataError(
+                    f"ops.{op}: {first_name} and {name} differ in {what} ({a} and {b}); bring both to the same one"
+                )
+        if bool(torch.isfinite(t.detach().sum())):  # a NaN or an infinity survives any sum: one pass for good input
+            continue
+        good = torch.isfinite(t.detach()).all(1)
+        if not bool(good.all()):
+            row = int((~good).nonzero()[0])
+            raise DataError(
+                f"ops.{op}: row {row} of {name} holds a NaN or an infinity; drop or repair that feature row"
+            )
 
 
 def positive(op: str, name: str, value: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["ssim_planes"]
+__all__ = ["balls", "nearest", "ssim_planes"]
 
 
 def _filtered(maps: Tensor, taps: Sequence[float], reflect: bool) -> Tensor:
@@ -54,3 +54,68 @@ def ssim_planes(
     contrast = (2 * shared + c2) / (variances + c2)
     full = contrast * (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
     return torch.stack([m.mean(dims) for m in (full, contrast)]).reshape(2, *x.shape[:2])
+
+
+def _squared_blocks(queries: Tensor, references: Tensor, rows: int = 256) -> Iterator[tuple[int, Tensor]]:
+    """Squared distances of a block of queries to all references, as sum (x - y)^2 in float64."""
+    exact = references.to(torch.float64)
+    for start in range(0, len(queries), rows):
+        block = queries[start : start + rows].to(torch.float64)
+        # The other compute modes expand the square and lose small distances.
+        yield start, torch.cdist(block, exact, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def nearest(
+    queries: Tensor, references: Tensor, k: int, query_groups: Tensor | None, reference_groups: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The k nearest references of each query.
+
+    Args:
+        queries: Features `[n, d]`.
+        references: Features `[m, d]`.
+        k: Neighbours wanted.
+        query_groups: `[n]` int64 or None.
+        reference_groups: `[m]` int64 or None; pairs of equal groups are excluded.
+
+    Returns:
+        Squared distances `[n, k]` float64 (infinite where there is no k-th) and indices `[n, k]` int64 (-1 there), in
+        order of (distance, index).
+    """
+    squared = torch.full((len(queries), k), torch.inf, dtype=torch.float64, device=queries.device)
+    indices = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
+    for start, block in _squared_blocks(queries, references):
+        if query_groups is not None and reference_groups is not None:
+            same = query_groups[start : start + len(block), None] == reference_groups[None]
+            block = block.masked_fill(same, torch.inf)
+        values, order = torch.sort(block, dim=1, stable=True)
+        squared[start : start + len(block)] = values[:, :k]
+        indices[start : start + len(block)] = order[:, :k].masked_fill(values[:, :k].isinf(), -1)
+    return squared, indices
+
+
+def balls(
+    queries: Tensor, references: Tensor, query_radii: Tensor, reference_radii: Tensor, inclusive: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows lie in whose ball.
+
+    Args:
+        queries: Generated features `[n, d]`.
+        references: Real features `[m, d]`.
+        query_radii: Squared radii `[n]` float64.
+        reference_radii: Squared radii `[m]` float64.
+        inclusive: Count a distance equal to the radius as inside.
+
+    Returns:
+        Number of real balls around each generated row `[n]` int64; whether each real row lies in a generated ball `[m]`
+        bool; whether its own ball holds a generated row `[m]` bool.
+    """
+    inside = torch.le if inclusive else torch.lt
+    counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    recalled = torch.zeros(len(references), dtype=torch.bool, device=queries.device)
+    covered = torch.zeros_like(recalled)
+    for start, block in _squared_blocks(queries, references):
+        in_real = inside(block, reference_radii[None])
+        counts[start : start + len(block)] = in_real.sum(1)
+        covered |= in_real.any(0)
+        recalled |= inside(block, query_radii[start : start + len(block), None]).any(0)
+    return counts, recalled, covered

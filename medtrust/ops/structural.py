@@ -149,18 +149,14 @@ def _planes(op: str, x: Tensor, y: Tensor, data_range: float, window: Window, ru
     count = len(window.taps) ** (x.ndim - 2)
     covariance = count / (count - 1) if rules.sample_covariance else 1.0
     taps = list(window.taps)
-    result: Tensor = torch.ops.medtrust.ssim(
-        x, y, taps, data_range, covariance, window.kind == "uniform", rules.reflect
-    )
+    result: Tensor = torch.ops.medtrust.ssim(x, y, taps, data_range, covariance, rules.reflect)
     if not torch.compiler.is_compiling():
         finite(op, result.detach().transpose(0, 1), "image")
     return result
 
 
 @torch.library.custom_op("medtrust::ssim", mutates_args=())
-def _ssim_op(
-    x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, uniform: bool, reflect: bool
-) -> Tensor:
+def _ssim_op(x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, reflect: bool) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros((2, *x.shape[:2]), dtype=torch.float64)
     volumetric = x.ndim == 5
@@ -174,7 +170,7 @@ def _ssim_op(
     x, y = kernel_input("ssim", "x", x), kernel_input("ssim", "y", y)
     shape = [x.shape[0] * x.shape[1], x.shape[2] if volumetric else 1, x.shape[-2], x.shape[-1]]
     images = (x.data_ptr(), y.data_ptr(), shape, PIXELS[x.dtype])
-    rules = (taps, volumetric, uniform, reflect, [c1, c2, covariance, 2 * data_range**2])
+    rules = (taps, volumetric, reflect, [c1, c2, covariance, 2 * data_range**2])
     out = torch.empty((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
     results = (out[0].data_ptr(), out[1].data_ptr())
     try:
@@ -191,14 +187,12 @@ def _ssim_op(
 
 
 @_ssim_op.register_fake
-def _(
-    x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, uniform: bool, reflect: bool
-) -> Tensor:
+def _(x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, reflect: bool) -> Tensor:
     return x.new_empty((2, *x.shape[:2]), dtype=torch.float64)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, y, taps, data_range, covariance, _, reflect = inputs
+    x, y, taps, data_range, covariance, reflect = inputs
     ctx.save_for_backward(x, y)
     ctx.arguments = (taps, (K1 * data_range) ** 2, (K2 * data_range) ** 2, covariance, reflect)
 
@@ -210,7 +204,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         result = reference.ssim_planes(*leaves, *ctx.arguments)
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     found = iter(torch.autograd.grad(result, wanted, grad))
-    return (*(next(found) if leaf.requires_grad else None for leaf in leaves), None, None, None, None, None)
+    return (*(next(found) if leaf.requires_grad else None for leaf in leaves), None, None, None, None)
 
 
 _ssim_op.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,50 @@
+// Vectors of MEDTRUST_BYTES bytes. Included only by files that are compiled once per instruction set, hence the unnamed
+// namespace: a function shared between the translation units could be linked from the widest one.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace medtrust {
+namespace {
+
+template <typename R>
+struct Vec;
+template <>
+struct Vec<float> {
+  typedef float type __attribute__((vector_size(MEDTRUST_BYTES)));
+};
+template <>
+struct Vec<double> {
+  typedef double type __attribute__((vector_size(MEDTRUST_BYTES)));
+};
+
+template <typename R>
+using vec = typename Vec<R>::type;
+template <typename R>
+constexpr int64_t lanes = MEDTRUST_BYTES / int64_t(sizeof(R));
+
+template <typename R>
+inline vec<R> load(const R* p) {
+  vec<R> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <typename R>
+inline void store(R* p, vec<R> v) {
+  std::memcpy(p, &v, sizeof v);
+}
+inline vec<double> load_double(const double* p) { return load(p); }
+inline vec<double> load_double(const float* p) {
+  typedef float half __attribute__((vector_size(MEDTRUST_BYTES / 2)));
+  half v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, vec<double>);
+}
+template <typename R>
+inline vec<R> splat(R a) {
+  return a - vec<R>{};
+}
+
+}  // namespace
+}  // namespace medtrust
