@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtrust.errors import ConfigError, DataError
-from medtrust.gate import judge, load_baseline, load_policy
+from medtrust.gate import baseline_for, judge, load_baseline, load_policy
 from medtrust.report import TrustReport, build_report, to_json, verify
 from medtrust.types import Estimate, Interval, Resolution, Result, SelfTest, TestOutcome
 
@@ -331,12 +331,16 @@ def test_baselines_are_found_checked_or_missed(tmp_path):
     text = REGRESSION.format('"5%"')
     with pytest.raises(ConfigError, match="compares with a baseline, and there is none"):
         judged(tmp_path, text, fd())
+    with pytest.raises(ConfigError, match="there is none"):
+        baseline_for(policy_of(tmp_path, text))
+    assert baseline_for(policy_of(tmp_path, fd_gate())) is None
     (tmp_path / "old.json").write_bytes(to_json(report_of(fd(1.49, 1.51))))
     text += '[baseline]\nreport = "old.json"\n'
     report = judged(tmp_path, text, fd(1.49, 1.51))
     assert report.verdict == "PASS"
     assert report.gates[0].baseline == 1.5
     assert load_baseline(tmp_path / "old.json")["fidelity.fd"].estimate.value == 1.5
+    assert baseline_for(policy_of(tmp_path, REGRESSION.format("1")), tmp_path / "old.json")["fidelity.fd"].estimate
     assert judged(tmp_path, text, fd(space="b")).verdict == "INCONCLUSIVE"
     (tmp_path / "old.json").write_bytes((tmp_path / "old.json").read_bytes().replace(b"1.49", b"1.00"))
     with pytest.raises(DataError, match="was changed"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medtrust.gate.exits import exit_code
-from medtrust.gate.judge import judge, load_baseline
+from medtrust.gate.judge import baseline_for, judge, load_baseline
 from medtrust.gate.policy import READY_POLICIES, Gate, Policy, Requirement, Waiver, load_policy
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Policy",
     "Requirement",
     "Waiver",
+    "baseline_for",
     "exit_code",
     "judge",
     "load_baseline",

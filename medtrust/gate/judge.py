@@ -16,7 +16,7 @@ from medtrust.gate.policy import Gate, Policy, Waiver
 from medtrust.report import VERDICTS, GateOutcome, TrustReport, Verdict, read_report
 from medtrust.types import Result
 
-__all__ = ["judge", "load_baseline"]
+__all__ = ["baseline_for", "judge", "load_baseline"]
 
 
 def load_baseline(path: str | Path) -> TrustReport:
@@ -26,6 +26,32 @@ def load_baseline(path: str | Path) -> TrustReport:
         DataError: It cannot be read, does not follow the schema, or was changed.
     """
     return read_report(path)
+
+
+def baseline_for(policy: Policy, path: str | Path | None = None) -> TrustReport | None:
+    """Read the baseline that a policy compares with; call it early, so that a missing one is found before an audit.
+
+    Args:
+        policy: A policy.
+        path: report.json to use instead of the policy's own [baseline].
+
+    Returns:
+        The baseline; None where the policy needs none.
+
+    Raises:
+        ConfigError: A gate needs a baseline, and there is none.
+        DataError: It cannot be read, does not follow the schema, or was changed.
+    """
+    place = path or policy.baseline
+    if place is not None:
+        return load_baseline(place)
+    for gate in policy.gates:
+        if gate.mode == "nonregression":
+            raise ConfigError(
+                f"gate {gate.id!r} compares with a baseline, and there is none; give --baseline REPORT.json or write "
+                '[baseline] report = "baseline.json" into the policy'
+            )
+    return None
 
 
 def judge(
@@ -52,8 +78,7 @@ def judge(
         ConfigError: A non-regression gate has no baseline.
         DataError: The policy's baseline cannot be read.
     """
-    if baseline is None and policy.baseline is not None:
-        baseline = load_baseline(policy.baseline)
+    baseline = baseline or baseline_for(policy)
     day = today or datetime.date.today()
     waivers = {waiver.gate: waiver for waiver in policy.waivers}
     gates = tuple(
@@ -79,11 +104,6 @@ def judge(
 
 
 def _outcomes(gate: Gate, report: TrustReport, baseline: TrustReport | None) -> Iterator[GateOutcome]:
-    if gate.mode == "nonregression" and baseline is None:
-        raise ConfigError(
-            f"gate {gate.id!r} compares with a baseline, and there is none; give --baseline REPORT.json or write "
-            '[baseline] report = "baseline.json" into the policy'
-        )
     rows = report.matching(gate.result)
     if not rows:
         yield _outcome(gate, gate.result, "", _absent(gate, report))

@@ -132,8 +132,8 @@ def test_pillars_show_the_worst_gated_result(failed):
     assert list(views) == ["fidelity", "diversity", "privacy"]
     assert views["privacy"].verdict == "FAIL"
     assert views["privacy"].row["id"] == "privacy.cpm"
-    assert views["fidelity"].row["id"] == "fidelity.precision[radiomics]"
-    assert view.headline(report.to_dict()).startswith("Of 5 gates in policy demo, 2 failed (copying, exact copies)")
+    assert views["fidelity"].row["id"] == "fidelity.fd[radiomics]"
+    assert view.headline(report.to_dict()).startswith("Of 6 gates in policy demo, 2 failed (copying, exact copies)")
 
 
 def test_undecided_lists_each_result_once(case):
