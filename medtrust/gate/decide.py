@@ -117,13 +117,13 @@ def _by_point(gate: Gate, result: Result) -> Finding:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _open(f"the result has no number {gate.field}" if value is None else f"{gate.field} is {value!r}")
     a, b = apart(value, t)
-    name = gate.field
+    name, unit = gate.field, ""
     if gate.field == "estimate" and result.estimate:
-        name = f"the estimate ({result.estimate.unit})" if result.estimate.unit else "the estimate"
+        name, unit = "the estimate", f" ({result.estimate.unit})" if result.estimate.unit else ""
     caution = "sampling error is not considered (point mode)"
     if _HOLDS[gate.op](value, t):
-        return Finding("PASS", (f"PASS because {name} {a} is {_SIGN[gate.op]} {b}; {caution}",))
-    return Finding("FAIL", (f"FAIL because {name} {a} is {_NEGATED[gate.op]} {b}; {caution}.",))
+        return Finding("PASS", (f"PASS because {name} {a}{unit} is {_SIGN[gate.op]} {b}; {caution}",))
+    return Finding("FAIL", (f"FAIL because {name} {a}{unit} is {_NEGATED[gate.op]} {b}; {caution}.",))
 
 
 def _by_baseline(gate: Gate, result: Result, before: Result | None) -> Finding:
