@@ -101,6 +101,15 @@ def test_a_test_without_power_fails_its_own_selftest():
     assert result.resolution.min_detectable > 0.02
 
 
+def test_a_small_audit_that_finds_copies_is_not_silenced_by_its_lack_of_power():
+    """Too small to see two per cent, but large enough to see thirty: the finding stands."""
+    data, _ = make_audit(10, copies=18, n_train=40, n_holdout=40, samples=60)
+    result = run(data)
+    assert result.test.p <= 0.01
+    assert result.selftest.power < 0.8
+    assert result.selftest.status == "ok", result.selftest.detail
+
+
 def test_a_holdout_from_elsewhere_fails_the_selftest():
     """When train and holdout differ, closeness to train proves nothing, and the self-test says so."""
     data, _ = make_audit(7, holdout_bias=6.0, effect=EFFECT)
