@@ -126,6 +126,10 @@ def manifold_interval(
     numbers_real, units_real = groups(patients_real, len(real))
     numbers_synthetic, units_synthetic = groups(patients_synthetic, len(synthetic))
 
+    fewest = min(units_real, units_synthetic)
+    if fewest < 2 * (k + 1):
+        raise Insufficient(f"needs {2 * (k + 1)} patients in each set to resample them in halves, a set has {fewest}")
+
     def on_rows(i: torch.Tensor, j: torch.Tensor) -> tuple[float, ...]:
         rows = real[i], synthetic[j], numbers_real[i].tolist(), numbers_synthetic[j].tolist()
         shares = manifold(*rows, k=k)

@@ -1,1 +1,1 @@
-"""Built-in plugins of medtrust."""
+"""Fidelity and diversity: do the synthetic images look like the training images, and like all of them?"""

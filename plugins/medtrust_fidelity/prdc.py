@@ -1,0 +1,98 @@
+"""Precision, recall, density and coverage of synthetic against train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from medtrust import Estimate, MetricInput, Null, Resolution, Result, stats
+from medtrust.errors import ConfigError
+from medtrust.seeding import derive_seed
+from medtrust_fidelity.comparison import Comparison, Rows, compare_features, effect_se
+
+__all__ = ["NeighbourShares"]
+
+_POWER = 0.8
+_RESULTS = {
+    "precision": ("fidelity.precision", "Precision", "share of the synthetic images"),
+    "recall": ("diversity.recall", "Recall", "share of the train images"),
+    "density": ("fidelity.density", "Density", "density"),
+    "coverage": ("diversity.coverage", "Coverage", "share of the train images"),
+}
+
+
+class NeighbourShares:
+    """Do the synthetic images lie among the real ones, and do they reach all of them?"""
+
+    def compute(self, data: MetricInput) -> Mapping[str, Result]:
+        """Estimate the four shares and their nulls at equal sample sizes, on which they depend.
+
+        The option `k` sets which neighbour makes the radius (5).
+        """
+        sets = compare_features(data)
+        equal = sets.at_equal_size(data.seed)
+        k = _neighbour(data.options.get("k", 5))
+        found = _infer(equal.train, equal.synthetic, data, k, "estimate")
+        null = _infer(equal.null_train, equal.null_other, data, k, "null")
+        whole = stats.manifold(
+            sets.train.values, sets.synthetic.values, sets.train.patients, sets.synthetic.patients, k=k
+        )
+        results = {}
+        for name, (result_id, title, unit) in _RESULTS.items():
+            here, real = found[name], null[name]
+            results[result_id] = Result(
+                estimate=Estimate(here.value, unit, "higher"),
+                interval=here.interval,
+                null=Null(sets.reference, real.value, real.interval),
+                resolution=_resolution(name, real, equal, data.level),
+                facts={
+                    "k": k,
+                    "n_train": len(equal.train),
+                    "n_synthetic": len(equal.synthetic),
+                    "all_images": getattr(whole, name),
+                    "n_synthetic_all": len(sets.synthetic),
+                },
+                notes=sets.notes + _limits(sets, equal),
+                title=title,
+            )
+        return results
+
+
+def _infer(real: Rows, other: Rows, data: MetricInput, k: int, part: str) -> Mapping[str, stats.Inference]:
+    return stats.manifold_interval(
+        real.values, other.values, real.patients, other.patients,
+        k=k, level=data.level, seed=derive_seed(data.seed, part),
+    )  # fmt: skip
+
+
+def _resolution(name: str, null: stats.Inference, equal: Comparison, level: float) -> Resolution:
+    se = math.sqrt(2) * effect_se(null, level)
+    smallest = stats.min_detectable(se, level, null.dof, _POWER)
+    sentence = (
+        f"With {len(equal.train)} train and {len(equal.synthetic)} synthetic images, {name} less than {smallest:.3g} "
+        f"below that of real images could not have been shown (power {_POWER:.0%}, from the delete-half standard "
+        "error of real against real)."
+    )
+    return Resolution(smallest, _POWER, sentence)
+
+
+def _limits(sets: Comparison, equal: Comparison) -> tuple[str, ...]:
+    notes = []
+    if len(equal.synthetic) < len(sets.synthetic) or len(equal.train) < len(sets.train):
+        notes.append(
+            f"the shares depend on the sample sizes, so {len(equal.train)} train and {len(equal.synthetic)} synthetic "
+            "images are used, as many as in the null; all_images is the share when all of them are"
+        )
+    if len(set(equal.train.patients)) < len(equal.train):
+        notes.append("neighbours of the same patient do not count")
+    return tuple(notes)
+
+
+def _neighbour(k: object) -> int:
+    try:
+        number = int(str(k))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"the option k is {k!r}: give a whole number of neighbours, such as 5")
+    return number
