@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from medtrust.ops._native import info
 
 if TYPE_CHECKING:
+    from medtrust.ops.discrepancy import mmd
+    from medtrust.ops.moments import Moments
     from medtrust.ops.neighbours import nearest, prdc
     from medtrust.ops.structural import ms_ssim, ssim
 
-__all__ = ["info", "ms_ssim", "nearest", "prdc", "ssim"]
+__all__ = ["Moments", "info", "mmd", "ms_ssim", "nearest", "prdc", "ssim"]
 
 _HOMES = {
+    "Moments": "moments",
+    "mmd": "discrepancy",
     "ms_ssim": "structural",
     "nearest": "neighbours",
     "prdc": "neighbours",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["balls", "nearest", "ssim_planes"]
+__all__ = ["balls", "nearest", "poly3_sums", "ssim_planes"]
 
 
 def _filtered(maps: Tensor, taps: Sequence[float], reflect: bool) -> Tensor:
@@ -119,3 +119,27 @@ def balls(
         covered |= in_real.any(0)
         recalled |= inside(block, query_radii[start : start + len(block), None]).any(0)
     return counts, recalled, covered
+
+
+def poly3_sums(real: Tensor, fake: Tensor, rows: int = 1024) -> Tensor:
+    """Sums of the kernel (x.y / d + 1)^3.
+
+    Args:
+        real: Features `[n, d]`.
+        fake: Features `[m, d]`.
+        rows: Rows of a tile.
+
+    Returns:
+        `[3]` float64: over ordered pairs of different real rows, of different fake rows, and over real x fake.
+    """
+    sums = []
+    for a, b in ((real, real), (fake, fake), (real, fake)):
+        total = torch.zeros((), dtype=torch.float64, device=real.device)
+        others = b.to(torch.float64)
+        for start in range(0, len(a), rows):
+            values = (a[start : start + rows].to(torch.float64) @ others.T / a.shape[1] + 1) ** 3
+            if a is b:
+                values.diagonal(start).zero_()
+            total += values.sum()
+        sums.append(total)
+    return torch.stack(sums)
