@@ -119,7 +119,7 @@ def audit(
         options = options or {plugin["name"]: config.plugin_options(plugin["name"]) for plugin in host.plugins()}
     shown = check_policy(evidence)
     rules = gate.load_policy(policy)
-    before = gate.load_baseline(baseline) if baseline else None
+    before = gate.baseline_for(rules, baseline)
     features = [features] if isinstance(features, str) else list(features)
     plan = make_plan(host, metrics=metrics, features=features, seed=seed, level=level, options=options)
     place = ensure_folder(Path(out)) if out is not None else None

@@ -62,6 +62,11 @@ def parse_source(text: str | Path, kinds: Callable[[str], bool]) -> Path | Gener
     )
 
 
+def _title(source: Path) -> str:
+    place = source.resolve()
+    return place.parent.name if place.name == "manifest.csv" else place.name
+
+
 def readers_of(host: Host) -> Readers:
     """Collect the file formats that the installed plugins read."""
     usable = [c for c in host.contributions("format") if c.status == "ok"]
@@ -120,7 +125,7 @@ def open_source(
     source = parse_source(text, known.__contains__)
     if isinstance(source, Path):
         images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity)
-        return images, {"kind": "folder", "name": source.resolve().name}
+        return images, {"kind": "folder", "name": _title(source)}
     generator = open_generator(source, host, device)
     # samples of an earlier run with another seed or n would join the set
     shutil.rmtree(samples, ignore_errors=True)

@@ -20,7 +20,9 @@ def ensure_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}); choose another with --out") from error
+        raise ConfigError(
+            f"cannot make the folder {folder} ({error.strerror}); free the place or choose another"
+        ) from error
     return folder
 
 
@@ -38,7 +40,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     except OSError as error:
-        raise ConfigError(f"cannot write into {folder} ({error.strerror}); choose another with --out") from error
+        raise ConfigError(f"cannot write into {folder} ({error.strerror}); free it or choose another folder") from error
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:

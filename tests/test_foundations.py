@@ -67,9 +67,9 @@ def test_atomic_write_replaces_whole_files(tmp_path):
 
 
 def test_unwritable_folder_is_a_sentence(tmp_path):
-    """A file where a folder should be gives an error that names it and the option."""
+    """A file where a folder should be gives an error that names it and the way out."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match=r"file.*--out"):
+    with pytest.raises(ConfigError, match=r"file.*choose another"):
         write_atomically(tmp_path / "file" / "x.json", b"")
 
 

@@ -88,7 +88,7 @@ def gate(report: Path, policy: str, baseline: Path | None, strict: bool) -> int:
     from medtrust.report import read_report
 
     rules = judging.load_policy(policy)
-    before = judging.load_baseline(baseline) if baseline else None
+    before = judging.baseline_for(rules, baseline)
     judged = judging.judge(read_report(report), rules, baseline=before, strict=strict)
     return show(judged)
 

@@ -17,6 +17,7 @@ from medtrust.types import ImageHeader, Intensity, Limits, SetName
 
 __all__ = ["open_set"]
 
+MANIFEST = "manifest.csv"
 _DEFAULT_LIMITS = Limits()
 
 
@@ -41,7 +42,7 @@ def open_set(
 ) -> ImageSet:
     """Scan a source's headers and return its images, ordered by folder, then along each series, then by name.
 
-    A folder is read recursively; hidden files and the clutter listed in `medtrust.images.discover` are left out, and
+    A folder with a manifest.csv at its top is what that manifest lists; any other is read recursively, where hidden files and the clutter listed in `medtrust.images.discover` are left out, and
     everything else must be an image. A patient comes from the manifest, else from `patients`, else from the file.
     Without any of these each image is its own patient, except that a stack or volume counts as one.
 
@@ -93,15 +94,24 @@ def _compile(patients: str | None) -> re.Pattern[str] | None:
 def _list(source: Path) -> tuple[list[_Source], int, tuple[str, ...]]:
     if source.is_dir():
         files, skipped = find_files(source)
-        notes: tuple[str, ...] = ()
-        if (source / "manifest.csv").is_file():
-            notes = ("The folder's manifest.csv was not used; name the file itself to use its patients.",)
-        return [_Source(name, path) for name, path in files], skipped, notes
+        if (source / MANIFEST).is_file():
+            return _listed(source / MANIFEST, {path.resolve() for _, path in files}, skipped)
+        return [_Source(name, path) for name, path in files], skipped, ()
     if not source.is_file():
         raise DataError(f"{source} is neither a file nor a folder; check the path.")
     if source.suffix.lower() == ".csv":
-        return [_Source(row.name, row.path, row.patient, row.attributes) for row in read_manifest(source)], 0, ()
+        return _listed(source, set(), 0)
     return [_Source(source.name, source)], 0, ()
+
+
+def _listed(manifest: Path, beside: set[Path], skipped: int) -> tuple[list[_Source], int, tuple[str, ...]]:
+    """Take the images that a manifest lists, and say how many lie beside it unlisted."""
+    rows = [_Source(row.name, row.path, row.patient, row.attributes) for row in read_manifest(manifest)]
+    unlisted = len(beside - {row.path.resolve() for row in rows})
+    notes = (
+        (f"{unlisted} files in the folder are not listed in its manifest.csv and were left out.",) if unlisted else ()
+    )
+    return rows, skipped + unlisted, notes
 
 
 _Key = tuple[str, tuple[tuple[int, float, str], ...], str, int]

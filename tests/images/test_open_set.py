@@ -219,13 +219,15 @@ def test_a_manifest_cannot_leave_its_folder(tmp_path, readers, png, rng, name):
         open_set(tmp_path / "set" / "m.csv", "train", readers)
 
 
-def test_a_manifest_that_was_not_asked_for_is_mentioned(tmp_path, readers, png, rng):
-    """A folder's manifest is not used unless named, and the set says so."""
+def test_a_folder_with_a_manifest_is_what_the_manifest_lists(tmp_path, readers, png, rng):
+    """Patients come from the folder's own manifest.csv, and files that it does not list are counted aloud."""
     png(tmp_path / "a.png", small(rng))
+    png(tmp_path / "b.png", small(rng))
     (tmp_path / "manifest.csv").write_text("file,patient\na.png,P\n")
     images = open_set(tmp_path, "train", readers)
-    assert not images.patients_known
-    assert any("manifest.csv" in note for note in images.notes)
+    assert (images.names, images.patients, images.patients_known) == (("a.png",), ("P",), True)
+    assert images.skipped == 1
+    assert any("1 files" in note and "manifest.csv" in note for note in images.notes)
 
 
 def test_a_single_npz_is_a_set(tmp_path, readers, rng):
