@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
@@ -91,7 +92,7 @@ class JpegReader(_RasterReader):
 
 
 class PngReader(_RasterReader):
-    """PNG files. Pillow keeps 16 bits in grey images only, so 16-bit colour and alpha are decoded by torchvision."""
+    """PNG files. Pillow keeps 16 bits in grey images only, so imagecodecs decodes 16-bit colour and alpha."""
 
     formats = ("PNG",)
 
@@ -104,17 +105,14 @@ class PngReader(_RasterReader):
     def _decode(self, path: Path, limits: Limits) -> npt.NDArray[Any]:
         if _deep_channels(path) is None:
             return super()._decode(path, limits)
-        from torchvision.io import ImageReadMode, decode_image, read_file
-
         with self._open(path) as image:
             check_pixels(path, image.height, image.width, limits)
             if "transparency" in image.info:
                 raise DataError(f"{path} has a transparent colour; flatten it onto the background that is meant.")
-        planes = decode_image(read_file(str(path)), ImageReadMode.UNCHANGED).numpy()
-        if len(planes) in (2, 4):
-            planes = drop_opaque_alpha(path, planes[:-1], planes[-1])
-        interleaved: npt.NDArray[Any] = planes.transpose(1, 2, 0)
-        return interleaved
+        pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
+        if pixels.shape[2] == 3:
+            return pixels
+        return drop_opaque_alpha(path, pixels[..., :-1], pixels[..., -1])
 
 
 def _deep_channels(path: Path) -> int | None:
