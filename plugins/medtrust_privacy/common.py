@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,11 +11,11 @@ import torch
 
 from medtrust.errors import ConfigError, DataError, Insufficient
 from medtrust.stats import clopper_pearson, conformal_p, copy_score, pixel_views
-from medtrust.stats.copying import Matches, Views
+from medtrust.stats.copying import Views
 from medtrust.stats.embedding import PIXEL_SIDE
 from medtrust.types import FeatureMatrix, Interval, MetricInput, SetData
 
-__all__ = ["Trio", "interval_of_share", "patient_codes", "patient_minimum", "share_option"]
+__all__ = ["AgainstTrain", "Trio", "interval_of_share", "patient_codes", "patient_minimum", "share_option"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -40,20 +41,34 @@ class Trio:
         )
         self.views = _views(data.train)
 
-    def against_train(self) -> tuple[Matches, Floats, Floats]:
-        """Score synthetic and holdout images against train alone.
-
-        Returns:
-            Matches of the synthetic images, the smallest score of each holdout patient, and each synthetic image's
-            conformal p-value: the chance of a score this small for a patient whom the generator never saw.
-        """
+    def against_train(self, seed: int) -> AgainstTrain:
+        """Score synthetic and holdout images against train alone; `seed` chooses one image of each holdout patient."""
         queries = torch.cat([self.synthetic.values, self.holdout.values])
         codes, _ = patient_codes(self.train)
-        both = copy_score(queries, self.train.values, codes, views=self.views)
-        m = len(self.synthetic)
-        reference = patient_minimum(both.score[m:], self.holdout)
-        synthetic = Matches(both.patient[:m], both.row[:m], both.distance[:m], both.score[:m])
-        return synthetic, reference, conformal_p(synthetic.score, reference)
+        score = copy_score(queries, self.train.values, codes, views=self.views).score
+        synthetic, holdout = score[: len(self.synthetic)], score[len(self.synthetic) :]
+        own, _ = patient_codes(self.holdout)
+        order = np.random.default_rng(seed).permutation(len(own))
+        single = holdout[order[np.unique(own[order], return_index=True)[1]]]
+        smallest = patient_minimum(holdout, self.holdout)
+        return AgainstTrain(synthetic, smallest, single, conformal_p(synthetic, smallest))
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstTrain:
+    """Copy scores against train.
+
+    Args:
+        synthetic: [m] score of each synthetic image.
+        smallest: [N_H] smallest score of each holdout patient.
+        single: [N_H] score of one random image of each holdout patient.
+        p: [m] conformal p-value: the chance that a patient whom the generator never saw has a score this small.
+    """
+
+    synthetic: Floats
+    smallest: Floats
+    single: Floats
+    p: Floats
 
 
 def _checked(data: SetData) -> FeatureMatrix:

@@ -50,7 +50,7 @@ class ClosePairMembership:
         found = outcome.enrichment
         share, count = found.in_train / found.count, found.count
         lo, hi = clopper_pearson(found.in_train, count, data.level)
-        evidence, listed = self._offenders(outcome, sets, fdr, outcome.p <= alpha)
+        evidence, listed = self._offenders(outcome, sets, fdr, data.seed, outcome.p <= alpha)
         at_fixed = {
             f"p_at_{k}": float(
                 hypergeometric_tail(outcome.in_train[:k].sum(), outcome.test.n_train, outcome.test.n_holdout, k)
@@ -82,9 +82,10 @@ class ClosePairMembership:
         )
 
     def _offenders(
-        self, outcome: CopyTest, sets: Trio, fdr: float, rejected: bool
+        self, outcome: CopyTest, sets: Trio, fdr: float, seed: int, rejected: bool
     ) -> tuple[tuple[Evidence, ...], dict[str, float | int]]:
-        _, reference, p = sets.against_train()
+        against = sets.against_train(seed)
+        p = against.p
         flagged = benjamini_hochberg(p) <= fdr
         suspect = flagged.copy()
         if rejected:  # the pairs that decided
@@ -113,7 +114,7 @@ class ClosePairMembership:
             evidence.append(pair(at + 1, f"{verdict} a {matched} image", sample, nearest, facts))
         return tuple(evidence), {
             "flagged_samples": int(flagged.sum()),
-            "fewest_that_could_be_flagged": fewest_flagged(len(p), len(reference), fdr),
+            "fewest_that_could_be_flagged": fewest_flagged(len(p), len(against.smallest), fdr),
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from medtrust.seeding import derive_seed
 from medtrust.stats import (
@@ -14,18 +13,16 @@ from medtrust.stats import (
     copy_power,
     copy_size,
     detection_auc,
-    edit_image,
-    pixel_embedding,
     plant,
     real_matches,
     split_p,
 )
 from medtrust.stats.copying import Views
 from medtrust.types import MetricInput, Resolution, SelfTest
+from medtrust_privacy.copies import BANK, edited_copies, one_image_per_patient
 
 __all__ = ["check_on_planted_copies"]
 
-BANK = 200  # images that are copied, edited and planted
 REAL = 400  # patients whose images stand for a perfect generator
 RATES = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 MIN_POWER, MAX_SIZE, SPLIT_ALPHA = 0.8, 0.09, 0.01
@@ -84,17 +81,11 @@ def _bank(outcome: CopyTest, data: MetricInput, views: Views | None) -> tuple[Pl
     assert data.holdout is not None
     rng = np.random.default_rng(derive_seed(data.seed, "bank"))
     pool = outcome.pool
-    order = rng.permutation(len(pool.codes))
-    _, first = np.unique(pool.codes[order], return_index=True)
-    rows = rng.permutation(order[first])[:BANK]
-    edits = [LIGHT_EDITS[at % len(LIGHT_EDITS)] for at in range(len(rows))]
-    copies = []
-    for row, edit in zip(rows.tolist(), edits, strict=True):
-        source = int(pool.source[row])
-        record = data.train.images[source] if source >= 0 else data.holdout.images[-1 - source]
-        edited = torch.from_numpy(edit_image(record.pixels, edit, rng))
-        copies.append(pixel_embedding(edited[None], data.intensity))
-    planted = plant(torch.cat(copies), rows, pool, views)
+    rows = one_image_per_patient(pool.codes, BANK, rng)
+    where = [int(pool.source[row]) for row in rows]
+    sources = [(data.train, at) if at >= 0 else (data.holdout, -1 - at) for at in where]
+    copies, edits = edited_copies(sources, data.intensity, rng)
+    planted = plant(copies, rows, pool, views)
     by_edit = {}
     for edit in LIGHT_EDITS:
         which = np.array([each == edit for each in edits])
