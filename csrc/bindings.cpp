@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "halve.h"
 #include "isa.h"
 #include "neighbours.h"
 #include "ssim.h"
@@ -22,7 +23,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 2;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 3;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -76,6 +77,13 @@ PYBIND11_MODULE(_C, m) {
       },
       "Mean SSIM and contrast-structure per plane; x, y: [planes, depth, height, width].");
 
+  m.def(
+      "halve_cpu",
+      [](uintptr_t images, int64_t planes, int64_t height, int64_t width, int64_t pixel, uintptr_t means, int threads) {
+        py::gil_scoped_release release;
+        halve_cpu(at<void>(images), planes, height, width, static_cast<Pixel>(pixel), at<float>(means), threads);
+      },
+      "2x2 means of [planes, height, width].");
   m.def(
       "neighbours_scan",
       [](uintptr_t dots, std::vector<int64_t> shape, uintptr_t row_squares, uintptr_t col_squares,

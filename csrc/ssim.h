@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace medtrust {
+#include "pixel.h"
 
-enum class Pixel : int64_t { u8 = 0, u16 = 1, f32 = 2 };
+namespace medtrust {
 
 constexpr int64_t kMaxTaps = 63;  // odd window sizes up to this
 

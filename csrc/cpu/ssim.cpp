@@ -54,7 +54,7 @@ void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, 
   const int64_t scratch = stride * (2 + 4 * 8 + 4 * (rows + kMaxTaps + 8));
 
   std::vector<SsimSums> sums(size_t(total), SsimSums{0, 0});
-  if (threads < 1) threads = 1;
+  if (threads < 1 || spec.planes * depth * height * width < 1 << 13) threads = 1;  // less work than waking a team
   if (threads > total) threads = int(total);
   std::vector<std::unique_ptr<double, Free>> pads;
   for (int t = 0; t < threads; ++t) pads.push_back(aligned(scratch));

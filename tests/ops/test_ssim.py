@@ -294,6 +294,30 @@ def test_peer_ms_ssim_parity(name, published, crop):
     assert got == pytest.approx(peer_ms_ssim(name, *colour), abs=PEERS[name][1])
 
 
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+@pytest.mark.parametrize(("dtype", "data_range"), [(torch.uint8, 255), (torch.uint16, 51000), (torch.float32, 255)])
+@pytest.mark.parametrize("size", [(44, 60), (45, 61), (47, 88)])
+def test_ms_ssim_equals_twin(convention, dtype, data_range, size):
+    """Every dtype, convention and odd edge gives the float64 value over three scales."""
+    x, y = pair((2, 2, *size), dtype, seed=size[0])
+    options = {"data_range": data_range, "convention": convention, "weights": (0.3, 0.3, 0.4)}
+    options["window"] = "gaussian"
+    expected = ops.ms_ssim(x.to(torch.float64), y.to(torch.float64), **options)
+    torch.testing.assert_close(ops.ms_ssim(x, y, **options), expected, atol=2e-6, rtol=0)
+
+
+def test_ms_ssim_of_volumes():
+    """Volumes are halved along depth as well, with and without a gradient."""
+    x, y = pair((1, 1, 24, 25, 31), torch.float32, seed=12)
+    options = {"data_range": 255, "weights": (0.5, 0.5)}
+    expected = ops.ms_ssim(x.to(torch.float64), y.to(torch.float64), **options)
+    torch.testing.assert_close(ops.ms_ssim(x, y, **options), expected, atol=1e-6, rtol=0)
+    got = ops.ms_ssim(x, y.requires_grad_(), **options)
+    torch.testing.assert_close(got.detach(), expected, atol=1e-6, rtol=0)
+    got.backward()
+    assert float(y.grad.abs().max()) > 0
+
+
 def test_ms_ssim_refuses_small_images():
     """An image that vanishes at a coarse scale is refused, naming the scale."""
     with pytest.raises(DataError, match="scale 5"):
@@ -331,10 +355,12 @@ def test_gradient():
 
 
 def test_ascent_on_ms_ssim_restores_an_image():
-    """Following the gradient of MS-SSIM raises it."""
+    """Following the gradient of MS-SSIM raises it, and asking for one changes no value."""
     x, y = pair((1, 1, 48, 48), torch.float32, seed=9)
+    without = ops.ms_ssim(x, y, data_range=255, weights=(0.5, 0.5))
     y.requires_grad_()
     first = ops.ms_ssim(x, y, data_range=255, weights=(0.5, 0.5))
+    torch.testing.assert_close(first.detach(), without, atol=1e-6, rtol=0)
     (step,) = torch.autograd.grad(first.sum(), y)
     better = ops.ms_ssim(x, y.detach() + 5 * step / step.abs().max(), data_range=255, weights=(0.5, 0.5))
     assert float(better) > float(first.detach()) + 1e-4
