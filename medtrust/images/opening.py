@@ -42,9 +42,10 @@ def open_set(
 ) -> ImageSet:
     """Scan a source's headers and return its images, ordered by folder, then along each series, then by name.
 
-    A folder with a manifest.csv at its top is what that manifest lists; any other is read recursively, where hidden files and the clutter listed in `medtrust.images.discover` are left out, and
-    everything else must be an image. A patient comes from the manifest, else from `patients`, else from the file.
-    Without any of these each image is its own patient, except that a stack or volume counts as one.
+    A folder with a manifest.csv at its top is what that manifest lists. Any other is read recursively: hidden files and
+    the clutter listed in `medtrust.images.discover` are left out, and everything else must be an image. A patient comes
+    from the manifest, else from `patients`, else from the file. Without any of these each image is its own patient,
+    except that a stack or volume counts as one.
 
     Args:
         source: A folder, a CSV manifest with the columns file,patient, or one image file.

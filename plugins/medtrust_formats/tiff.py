@@ -49,7 +49,10 @@ class TiffReader:
         with parsing(path, "TIFF"), TiffFile(path) as file:
             page = _page(file, header.index)
             _shape(path, page, limits)
-            return _channels_first(path, page, page.asarray(maxworkers=1))
+            pixels = _channels_first(path, page, page.asarray(maxworkers=1))
+            if pixels.shape != tuple(header.shape) or pixels.dtype.name != header.dtype:
+                raise DataError(f"{path} decodes to {pixels.dtype} {list(pixels.shape)}, not to what its header says.")
+            return pixels
 
 
 def _pages(path: Path, file: TiffFile, limits: Limits) -> Iterator[tuple[int, TiffPage]]:
