@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+import medtrust.ops.neighbours  # noqa: F401  registers torch.ops.medtrust.nearest and .balls
 from medtrust.errors import Insufficient
-from medtrust.stats.distances import TILE, distance_tiles
 from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, korn_graubard, t_quantile
 from medtrust.types import Interval
 
@@ -63,29 +63,15 @@ def manifold(
         Insufficient: A row has fewer than k neighbours of other patients, a value is not finite, or every real ball has
             radius 0 because the real features are constant or duplicated. Synthetic duplicates are no such reason:
             their empty balls recall nothing.
+        ValueError: The widths differ.
 
     Reference:
         Kynkäänniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797.
     """
-    real, synthetic = real.double(), synthetic.double()
-    if real.shape[1] != synthetic.shape[1]:
-        raise ValueError(
-            f"features of width {real.shape[1]} cannot be compared with features of width {synthetic.shape[1]}"
-        )
-    if not bool(real.isfinite().all() and synthetic.isfinite().all()):
-        raise Insufficient(
-            "the features hold values that are not finite: look for broken images or a failing extractor"
-        )
-    shift = real.mean(0)  # distances do not change, and their digits are not spent on a common offset
-    real, synthetic = real - shift, synthetic - shift
-    radii_real = _radii(real, patients_real, k, "real")
-    if not bool((radii_real > 0).any()):
-        raise Insufficient(
-            f"the {k} nearest neighbours of every real image are identical to it, so its ball is empty: the features "
-            "are constant or all images are duplicates"
-        )
-    radii_synthetic = _radii(synthetic, patients_synthetic, k, "synthetic")
-    return _within_balls(real, radii_real, synthetic, radii_synthetic, k)
+    real, synthetic = _checked(real, synthetic)
+    of_real, _ = groups(patients_real, len(real))
+    of_synthetic, _ = groups(patients_synthetic, len(synthetic))
+    return _shares(real, synthetic, of_real, of_synthetic, (k,))[0]
 
 
 def manifold_interval(
@@ -122,19 +108,19 @@ def manifold_interval(
     Raises:
         Insufficient: As `manifold`, of the sets or of half of them.
     """
-    whole = manifold(real, synthetic, patients_real, patients_synthetic, k=k)
-    numbers_real, units_real = groups(patients_real, len(real))
-    numbers_synthetic, units_synthetic = groups(patients_synthetic, len(synthetic))
+    real, synthetic = _checked(real, synthetic)
+    of_real, units_real = groups(patients_real, len(real))
+    of_synthetic, units_synthetic = groups(patients_synthetic, len(synthetic))
+    whole = _shares(real, synthetic, of_real, of_synthetic, (k,))[0]
 
     fewest = min(units_real, units_synthetic)
     if fewest < 2 * (k + 1):
         raise Insufficient(f"needs {2 * (k + 1)} patients in each set to resample them in halves, a set has {fewest}")
 
     def on_rows(i: torch.Tensor, j: torch.Tensor) -> tuple[float, ...]:
-        rows = real[i], synthetic[j], numbers_real[i].tolist(), numbers_synthetic[j].tolist()
-        shares = manifold(*rows, k=k)
         # Density varies with the share of the data that a ball holds; half the data hold that share at half of k.
-        return shares.precision, shares.recall, manifold(*rows, k=(k + 1) // 2).density, shares.coverage
+        at_k, at_half = _shares(real[i], synthetic[j], of_real[i], of_synthetic[j], (k, (k + 1) // 2))
+        return at_k.precision, at_k.recall, at_half.density, at_k.coverage
 
     _, errors = half_sampling(
         on_rows, patients_real, patients_synthetic, (len(real), len(synthetic)), splits=splits, seed=seed
@@ -158,9 +144,48 @@ def manifold_interval(
     return results
 
 
-def _radii(x: torch.Tensor, patients: Patients, k: int, name: str) -> torch.Tensor:
-    """Distance of each row [n] to its k-th nearest row of another patient."""
-    of_row, _ = groups(patients, len(x))
+def _checked(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    real, synthetic = real.double(), synthetic.double()
+    if real.shape[1] != synthetic.shape[1]:
+        raise ValueError(
+            f"features of width {real.shape[1]} cannot be compared with features of width {synthetic.shape[1]}"
+        )
+    if not bool(real.isfinite().all() and synthetic.isfinite().all()):
+        raise Insufficient(
+            "the features hold values that are not finite: look for broken images or a failing extractor"
+        )
+    return real, synthetic
+
+
+def _shares(
+    real: torch.Tensor, synthetic: torch.Tensor, of_real: torch.Tensor, of_synthetic: torch.Tensor, ks: Sequence[int]
+) -> list[Manifold]:
+    """The shares for each k, from one search of neighbours."""
+    radii_real = _squared_radii(real, of_real, max(ks), "real")
+    if not bool((radii_real > 0).any()):
+        raise Insufficient(
+            f"the {max(ks)} nearest neighbours of every real image are identical to it, so its ball is empty: the "
+            "features are constant or all images are duplicates"
+        )
+    radii_synthetic = _squared_radii(synthetic, of_synthetic, max(ks), "synthetic")
+    found = []
+    for k in ks:
+        balls_around, recalled, covered = torch.ops.medtrust.balls(
+            synthetic, real, radii_synthetic[:, k - 1].contiguous(), radii_real[:, k - 1].contiguous(), False
+        )
+        found.append(
+            Manifold(
+                precision=float((balls_around > 0).double().mean()),
+                recall=float(recalled.double().mean()),
+                density=float(balls_around.double().mean() / k),
+                coverage=float(covered.double().mean()),
+            )
+        )
+    return found
+
+
+def _squared_radii(x: torch.Tensor, of_row: torch.Tensor, k: int, name: str) -> torch.Tensor:
+    """Squared distance of each row to its nearest k rows of other patients, [n, k] ascending."""
     largest = int(torch.bincount(of_row).max()) if len(x) else 0
     if len(x) - largest < k:
         raise Insufficient(
@@ -168,30 +193,5 @@ def _radii(x: torch.Tensor, patients: Patients, k: int, name: str) -> torch.Tens
             f"leaves {len(x) - largest}"
         )
     of_row = of_row.to(x.device)
-    best = x.new_full((len(x), k), torch.inf)
-    for top, left, tile in distance_tiles(x, x):
-        same = of_row[top : top + len(tile), None] == of_row[None, left : left + tile.shape[1]]
-        tile[same] = torch.inf
-        rows = best[top : top + len(tile)]
-        rows.copy_(torch.cat([rows, tile], dim=1).topk(k, largest=False).values)
-    return best[:, -1]
-
-
-def _within_balls(
-    real: torch.Tensor, radii_real: torch.Tensor, synthetic: torch.Tensor, radii_synthetic: torch.Tensor, k: int
-) -> Manifold:
-    balls_around = synthetic.new_zeros(len(synthetic))
-    recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    covered = recalled.clone()
-    for top, left, tile in distance_tiles(real, synthetic):
-        rows, columns = slice(top, top + TILE), slice(left, left + TILE)
-        in_real = tile < radii_real[rows, None]
-        balls_around[columns] += in_real.sum(0)
-        covered[rows] |= in_real.any(1)
-        recalled[rows] |= (tile < radii_synthetic[None, columns]).any(1)
-    return Manifold(
-        precision=float((balls_around > 0).double().mean()),
-        recall=float(recalled.double().mean()),
-        density=float(balls_around.mean() / k),
-        coverage=float(covered.double().mean()),
-    )
+    squared: torch.Tensor = torch.ops.medtrust.nearest(x, x, k, of_row, of_row)[0]
+    return squared

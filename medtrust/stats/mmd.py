@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from medtrust.errors import Insufficient
-from medtrust.stats.distances import TILE
 from medtrust.stats.resampling import Inference, Patients, groups, jackknife_se, t_quantile
 from medtrust.types import Interval
 
 __all__ = ["kid", "kid_interval"]
+
+TILE = 1024  # rows per side: 8 MiB of float64 per tile
 
 
 def kid(

@@ -48,7 +48,7 @@ class IntensityDistance:
             null=Null(sets.reference, null.value, null.interval),
             resolution=Resolution(
                 smallest, _POWER,
-                f"With {len(equal.null_train)} train and {len(equal.null_other)} other images, a distance less than "
+                f"With {len(equal.null_train)} train and {len(equal.null_other)} other patients, a distance less than "
                 f"{smallest:.3g} {unit} above real against real could not have been shown (power {_POWER:.0%}, from "
                 "the delete-half standard error of real against real).",
             ),
@@ -58,33 +58,30 @@ class IntensityDistance:
 
 
 def _cumulative(data: SetData, intensity: Intensity, outside: list[float]) -> Rows:
-    """Share of each image's pixels at or below each bin's upper edge, [n, bins], so that images of any size compare."""
+    """Share of each patient's pixels at or below each bin's upper edge, [patients, bins], each image counting alike."""
     edges = np.linspace(intensity.lo, intensity.hi, _BINS + 1)
-    rows, beyond, pixels = [], 0, 0
-    for record in data.images:
+    number, count = stats.groups(data.patients, len(data))
+    sums = np.zeros((count, _BINS))
+    beyond, pixels = 0, 0
+    for record, patient in zip(data.images, number.tolist(), strict=True):
         values = record.pixels.ravel()
         if values.size == 0 or not np.isfinite(values).all():
             raise Insufficient(
                 f"{record.name} of {data.name} is empty or holds values that are not finite: leave it out"
             )
         counts, _ = np.histogram(np.clip(values, intensity.lo, intensity.hi), edges)
-        rows.append(np.cumsum(counts) / values.size)
+        sums[patient] += np.cumsum(counts) / values.size
         beyond += int(((values < intensity.lo) | (values > intensity.hi)).sum())
         pixels += values.size
     outside.append(beyond / pixels)
-    return Rows(torch.from_numpy(np.stack(rows)), tuple(data.patients))
+    images = np.bincount(number.numpy(), minlength=count)
+    return Rows(torch.from_numpy(sums / images[:, None]), tuple(dict.fromkeys(data.patients)))
 
 
-def _distances(real: Rows, other: Rows, width: float) -> tuple[float, float]:
-    """Wasserstein-1 distance between the patients' average distributions, and between their means."""
-    gap = _average(real) - _average(other)
+def _distances(real: torch.Tensor, other: torch.Tensor, width: float) -> tuple[float, float]:
+    """Wasserstein-1 distance between the average distributions of two sets of patients, and between their means."""
+    gap = real.mean(0) - other.mean(0)
     return float(gap.abs().sum() * width), abs(float(gap.sum() * width))
-
-
-def _average(rows: Rows) -> torch.Tensor:
-    number, count = stats.groups(rows.patients, len(rows))
-    sums = rows.values.new_zeros(count, rows.values.shape[1]).index_add_(0, number, rows.values)
-    return (sums / torch.bincount(number, minlength=count)[:, None]).mean(0)
 
 
 def _infer(real: Rows, other: Rows, data: MetricInput, part: str) -> stats.Inference:
@@ -94,11 +91,10 @@ def _infer(real: Rows, other: Rows, data: MetricInput, part: str) -> stats.Infer
     the distance between the distributions.
     """
     width = (data.intensity.hi - data.intensity.lo) / _BINS
-    value, means = _distances(real, other, width)
+    value, means = _distances(real.values, other.values, width)
     _, errors = stats.half_sampling(
-        lambda i, j: _distances(real.take(i), other.take(j), width),
-        real.patients, other.patients, (len(real), len(other)),
-        splits=_SPLITS, seed=derive_seed(data.seed, part),
+        lambda i, j: _distances(real.values[i], other.values[j], width),
+        None, None, (len(real), len(other)), splits=_SPLITS, seed=derive_seed(data.seed, part),
     )  # fmt: skip
     t = stats.t_quantile(data.level, _SPLITS)
     interval = Interval(
@@ -106,21 +102,20 @@ def _infer(real: Rows, other: Rows, data: MetricInput, part: str) -> stats.Infer
         hi=value + t * float(errors[0]),
         level=data.level,
         method="mean-to-plug-in bracket, delete-half t",
-        n_units=min(len(set(real.patients)), len(set(other.patients))),
+        n_units=min(len(real), len(other)),
     )
     return stats.Inference(value=value, plug_in=value, se=float(errors[0]), interval=interval, dof=_SPLITS)
 
 
 def _facts(sets: Comparison, equal: Comparison, intensity: Intensity) -> dict[str, float | int | str | bool]:
     width = (intensity.hi - intensity.lo) / _BINS
-    at_null = _distances(equal.train, equal.synthetic, width)[0]
-    # The mean is the upper end of the range less the area under the cumulative distribution.
-    mean = {name: intensity.hi - float(_average(rows).sum()) * width for name, rows in
-            (("mean_train", sets.train), ("mean_synthetic", sets.synthetic))}  # fmt: skip
+    # The mean is the upper end of the range less the area under the cumulative distribution, here at bins' middles.
+    top = intensity.hi + width / 2
     return {
-        "n_train": len(sets.train),
-        "n_synthetic": len(sets.synthetic),
-        "n_null": len(equal.null_other),
-        "plug_in_at_null_size": at_null,
-        **mean,
+        "patients_train": len(sets.train),
+        "patients_synthetic": len(sets.synthetic),
+        "patients_null": len(equal.null_other),
+        "plug_in_at_null_size": _distances(equal.train.values, equal.synthetic.values, width)[0],
+        "mean_train": top - float(sets.train.values.mean(0).sum()) * width,
+        "mean_synthetic": top - float(sets.synthetic.values.mean(0).sum()) * width,
     }

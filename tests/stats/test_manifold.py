@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 from medtrust.errors import Insufficient
-from medtrust.stats import MANIFOLD_NAMES, Manifold, manifold, manifold_interval
-from medtrust.stats.distances import distance_tiles
+from medtrust.stats import MANIFOLD_NAMES, manifold, manifold_interval
 
 
 def rows(seed: int, n: int, d: int, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
@@ -30,22 +27,10 @@ def test_agrees_with_prdc(n: int, m: int, d: int, k: int, capsys: pytest.Capture
         assert getattr(ours, name) == pytest.approx(theirs[name], rel=1e-9), name
 
 
-def test_tiles_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tile size changes nothing, and a common offset of the features neither."""
+def test_a_common_offset_changes_nothing() -> None:
+    """Far from the origin the shares are what they are near it."""
     a, b = rows(1, 61, 6), rows(2, 47, 6, 0.7)
-    whole = manifold(a, b)
-    assert manifold(a + 1e6, b + 1e6) == whole
-    monkeypatch.setattr(distance_tiles, "__defaults__", (10,))
-    monkeypatch.setattr(sys.modules[Manifold.__module__], "TILE", 10)
-    assert manifold(a, b) == whole
-
-
-def test_distances_of_duplicates_are_zero() -> None:
-    """Far from the origin, duplicates are at distance exactly 0 and near neighbours keep their digits."""
-    x = rows(3, 30, 8) * 1e-6 + 1e3
-    for _, _, tile in distance_tiles(x, x):
-        assert tile.diagonal().abs().max() == 0
-        assert torch.allclose(tile, torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"), rtol=1e-9, atol=0)
+    assert manifold(a + 1e6, b + 1e6) == manifold(a, b)
 
 
 def test_neighbours_of_the_same_patient_do_not_count() -> None:
