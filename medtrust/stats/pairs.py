@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medtrust.errors import Insufficient
 from medtrust.stats.resampling import Patients, groups, jackknife_se
@@ -40,8 +41,8 @@ def patient_pairs(patients: Patients, total: int, pairs: int, seed: int) -> tupl
     starts = np.cumsum(sizes) - sizes
     drawn = rng.permutation(count)[: max(3, pairs)]
     rounds = max(1, min(math.ceil(pairs / len(drawn)), (len(drawn) - 1) // 2))
-    first: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
-    second: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    first: list[NDArray[np.int64]] = []
+    second: list[NDArray[np.int64]] = []
     for _ in range(rounds):
         circle = rng.permutation(drawn)
         for side, chosen in ((first, circle), (second, np.roll(circle, -1))):
