@@ -69,5 +69,4 @@ def _centre(flat: torch.Tensor) -> torch.Tensor:
     """Subtract each row's mean and divide by its norm; a constant row becomes zero."""
     centred = flat - flat.mean(dim=1, keepdim=True)
     norm = centred.norm(dim=1, keepdim=True)
-    unit = centred / norm.clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.where(norm <= _FLAT * flat.shape[1] ** 0.5, torch.zeros_like(unit), unit)
+    return centred.div_(norm.masked_fill(norm <= _FLAT * flat.shape[1] ** 0.5, torch.inf))
