@@ -1,0 +1,70 @@
+"""What the documentation shows is run: code, commands, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from audit_sets import write_sets
+
+from medtrust.cli import cli, main
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.fixture
+def reader_folder(tmp_path, monkeypatch):
+    """The folders that the README speaks of."""
+    sets = write_sets(tmp_path / "real", seed=2, patients=30, synthetic=40)
+    sets["synthetic"].rename(tmp_path / "generated")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_readme_code_runs(reader_folder):
+    """The Python example gives a verdict and a p-value."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    report = names["report"]
+    assert report.verdict in {"PASS", "WARN", "FAIL", "INCONCLUSIVE"}
+    assert 0 <= report["privacy.cpm"].test.p <= 1
+
+
+def test_the_readme_command_runs(reader_folder):
+    """The command line of the README writes the files that it names."""
+    text = (ROOT / "README.md").read_text()
+    (command,) = re.findall(r"^\$ medtrust (audit .*)$", text, re.MULTILINE)
+    assert main([*shlex.split(command), "--quiet"]) in (0, 1, 3)
+    for name in ("report.json", "report.html", "run.json"):
+        assert f"`{name}`" in text
+        assert (reader_folder / "report" / name).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    """Every relative link of a page names a file of the repository."""
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_and_options_exist(page):
+    """Every `medtrust …` command of a page exists, and so does each of its options."""
+    for line in re.findall(r"(?:^\$ |`)medtrust ([a-z][^`\n]*)", page.read_text(), re.MULTILINE):
+        words = shlex.split(line.replace("…", "X").split(" #")[0])
+        command = cli
+        while words and hasattr(command, "commands"):
+            if words[0].startswith("-") or not re.fullmatch(r"[a-z]+(\|[a-z]+)*", words[0]):
+                break
+            for name in words[0].split("|"):
+                assert name in command.commands, f"{page.name}: medtrust {line}"
+            command = command.commands[words.pop(0).split("|")[0]]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for word in words:
+            if word.startswith("--"):
+                assert word.split("=")[0] in known | {"--help"}, f"{page.name}: medtrust {line}"
