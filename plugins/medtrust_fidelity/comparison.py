@@ -74,7 +74,7 @@ class Comparison:
         )
 
 
-def compare_rows(train: Rows, synthetic: Rows, holdout: Rows | None, seed: int) -> Comparison:
+def compare_rows(train: Rows, synthetic: Rows, holdout: Rows | None, seed: int, least: int) -> Comparison:
     """Pair the sets up: with the holdout as the other real set, or with train split by patients where there is none.
 
     Args:
@@ -82,9 +82,10 @@ def compare_rows(train: Rows, synthetic: Rows, holdout: Rows | None, seed: int) 
         synthetic: Synthetic rows.
         holdout: Real rows of other patients, or None.
         seed: Seed of the split.
+        least: Patients that a set must have.
 
     Raises:
-        Insufficient: There is no holdout and train has fewer than two patients.
+        Insufficient: There is no holdout, and half of train has fewer patients than that.
     """
     if holdout is not None:
         notes: tuple[str, ...] = ()
@@ -92,12 +93,17 @@ def compare_rows(train: Rows, synthetic: Rows, holdout: Rows | None, seed: int) 
         if shared:
             notes = (f"{len(shared)} patients are in train and in holdout: the null is too small",)
         return Comparison(train, synthetic, train, holdout, "train against holdout", notes)
+    patients = len(set(train.patients))
+    if patients < 2 * least:
+        raise Insufficient(
+            f"without a holdout half of train stands in, so train needs {2 * least} patients; it has {patients}"
+        )
     one, other = stats.split_patients(train.patients, len(train), derive_seed(seed, "halves"))
     note = "there is no holdout: the null compares two halves of train, split by patients"
     return Comparison(train, synthetic, train.take(one), train.take(other), "half of train against the other", (note,))
 
 
-def compare_features(data: MetricInput) -> Comparison:
+def compare_features(data: MetricInput, least: int) -> Comparison:
     """Compare in a feature space, after putting measured features on a common scale.
 
     Columns that have names are measurements in units of their own; each is divided by its standard deviation in train,
@@ -106,6 +112,7 @@ def compare_features(data: MetricInput) -> Comparison:
 
     Args:
         data: The metric's input, with features.
+        least: Patients that a set must have.
 
     Raises:
         Insufficient: A feature is not finite, or the null cannot be formed.
@@ -126,7 +133,7 @@ def compare_features(data: MetricInput) -> Comparison:
         scale = _scale([one.values for one in rows.values()])
         rows = {name: Rows(one.values / scale, one.patients) for name, one in rows.items()}
         notes = ("each feature is divided by its standard deviation in train",)
-    found = compare_rows(rows["train"], rows["synthetic"], rows.get("holdout"), data.seed)
+    found = compare_rows(rows["train"], rows["synthetic"], rows.get("holdout"), data.seed, least)
     return Comparison(
         found.train, found.synthetic, found.null_train, found.null_other, found.reference, notes + found.notes
     )

@@ -16,7 +16,7 @@ class FrechetDistance:
 
     def compute(self, data: MetricInput) -> Result:
         """Estimate the population's distance, its null, and what this sample size could have shown."""
-        sets = compare_features(data)
+        sets = compare_features(data, least=4)
         equal = sets.at_equal_size(data.seed)
         found = _infer(sets.train, sets.synthetic, data, "estimate")
         null = _infer(equal.null_train, equal.null_other, data, "null")

@@ -32,7 +32,7 @@ class IntensityDistance:
         train = _cumulative(data.train, data.intensity, outside)
         synthetic = _cumulative(data.synthetic, data.intensity, outside)
         holdout = None if data.holdout is None else _cumulative(data.holdout, data.intensity, outside)
-        sets = compare_rows(train, synthetic, holdout, data.seed)
+        sets = compare_rows(train, synthetic, holdout, data.seed, least=2)
         equal = sets.at_equal_size(data.seed)
         found = _infer(sets.train, sets.synthetic, data, "estimate")
         null = _infer(equal.null_train, equal.null_other, data, "null")

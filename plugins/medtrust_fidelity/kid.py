@@ -19,7 +19,7 @@ class KernelDistance:
 
         The option `convention = "torch-fidelity"` adds that package's number, which needs 1000 images in each set.
         """
-        sets = compare_features(data)
+        sets = compare_features(data, least=3)
         equal = sets.at_equal_size(data.seed)
         found = _infer(sets.train, sets.synthetic, data.level)
         null = _infer(equal.null_train, equal.null_other, data.level)

@@ -29,9 +29,9 @@ class NeighbourShares:
 
         The option `k` sets which neighbour makes the radius (5).
         """
-        sets = compare_features(data)
-        equal = sets.at_equal_size(data.seed)
         k = _neighbour(data.options.get("k", 5))
+        sets = compare_features(data, least=2 * (k + 1))
+        equal = sets.at_equal_size(data.seed)
         found = _infer(equal.train, equal.synthetic, data, k, "estimate")
         null = _infer(equal.null_train, equal.null_other, data, k, "null")
         whole = stats.manifold(

@@ -163,6 +163,14 @@ def test_without_a_holdout_train_is_split_and_the_result_says_so(name: str) -> N
 
 
 @pytest.mark.parametrize("name", FEATURE_METRICS)
+def test_too_few_patients_to_split_are_counted_in_the_reason(name: str) -> None:
+    """Without a holdout, the reason speaks of train and its patients, not of its halves."""
+    data = replace(features(5, sizes=(20, 20, 20), per_patient=4), holdout=None)
+    with pytest.raises(Insufficient, match=r"train needs \d+ patients; it has 5"):
+        compute(name, data)
+
+
+@pytest.mark.parametrize("name", FEATURE_METRICS)
 @pytest.mark.parametrize("case", ["constant", "two", "collapsed", "wide", "nan", "huge"])
 def test_degenerate_features_give_a_number_or_a_reason(name: str, case: str) -> None:
     """Whatever the features, there is a finite number or a refusal with a sentence."""
@@ -323,3 +331,25 @@ def test_intensity_agrees_with_scipy_and_keeps_negative_units() -> None:
     assert found.estimate.value == pytest.approx(wasserstein_distance(*clipped), abs=4000 / 1024)  # type: ignore[union-attr]
     assert found.facts["mean_train"] == pytest.approx(clipped[0].mean(), abs=4000 / 1024)
     assert any("outside the declared range" in note for note in found.notes)
+
+
+def test_intensity_bracket_covers() -> None:
+    """The bracket holds the distance of the populations, equal or shifted."""
+    from medtrust_fidelity.comparison import Rows
+    from medtrust_fidelity.intensity import _infer
+
+    edges = torch.linspace(0, 255, 1025, dtype=torch.float64)[1:]
+    rng = np.random.default_rng(3)
+
+    def patients(n: int, mean: float) -> Rows:
+        centres = torch.from_numpy(rng.normal(mean, 15, n))
+        cumulative = torch.special.ndtr((edges[None] - centres[:, None]) / 20)
+        return Rows(cumulative, tuple(str(i) for i in range(n)))
+
+    for shift in (0.0, 8.0):
+        data = features(1)
+        hits = []
+        for seed in range(60):
+            found = _infer(patients(60, 120), patients(50, 120 + shift), replace(data, seed=seed), "x")
+            hits.append(found.interval.lo <= shift <= found.interval.hi)
+        assert np.mean(hits) >= 0.88
