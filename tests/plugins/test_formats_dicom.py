@@ -375,6 +375,7 @@ def test_enhanced_frames_have_their_own_scale_and_place(tmp_path):
     turn.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     measures.PixelSpacing = [0.5, 0.25]
     shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [turn], [measures]
+    shared.PixelValueTransformationSequence = functional_group(0, 7, 7).PixelValueTransformationSequence
     path = write(
         tmp_path / "a.dcm",
         np.full((2, 3, 4), 100),

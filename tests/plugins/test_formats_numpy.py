@@ -166,6 +166,15 @@ def test_a_zip_bomb_is_refused_from_its_table(tmp_path):
         ArrayReader().scan(tmp_path / "bomb.npz", LIMITS)
 
 
+def test_a_bomb_beside_honest_images_is_refused(tmp_path, rng):
+    """Incompressible images do not buy room for a member that inflates a thousandfold."""
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", npy(rng.integers(0, 256, (100, 100, 100), dtype=np.uint8)))
+        archive.writestr("labels.npy", npy(np.zeros(20_000_000, np.uint8)))
+    with pytest.raises(SafetyError, match="bomb"):
+        ArrayReader().scan(tmp_path / "bomb.npz", LIMITS)
+
+
 def test_small_constant_images_are_no_bomb(tmp_path):
     """A collapsed generator compresses well and is still read."""
     np.savez_compressed(tmp_path / "a.npz", images=np.full((64, 100, 100), 3, np.uint8))
