@@ -23,7 +23,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 3;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 4;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -84,6 +84,14 @@ PYBIND11_MODULE(_C, m) {
         halve_cpu(at<void>(images), planes, height, width, static_cast<Pixel>(pixel), at<float>(means), threads);
       },
       "2x2 means of [planes, height, width].");
+  m.def(
+      "neighbours_prepare",
+      [](RowsArgument rows, uintptr_t centre, double scale, uintptr_t rounded, uintptr_t squares, int threads) {
+        py::gil_scoped_release release;
+        neighbours_prepare(feature_rows(rows), at<double>(centre), scale, at<float>(rounded), at<double>(squares),
+                           threads);
+      },
+      "Centred float32 rows and their squared norms.");
   m.def(
       "neighbours_scan",
       [](uintptr_t dots, std::vector<int64_t> shape, uintptr_t row_squares, uintptr_t col_squares,

@@ -30,6 +30,12 @@ struct DotTile {
 
 constexpr float kUnderflow = 1e-30f;  // absolute part of an error: below it float32 products lose digits
 
+// Rows ready for the GEMM: scale * (row - centre), computed in float64.
+// inputs:  rows [n, d], centre [d]
+// outputs: rounded [n, d] float32, squares [n] float64 of the values before rounding
+void neighbours_prepare(const Rows& rows, const double* centre, double scale, float* rounded, double* squares,
+                        int threads);
+
 // Keeps, for each query, the `keep` references whose squared distance has the smallest lower bound.
 // groups:  [rows of all queries], [count of all references], or both null; a pair of equal groups is excluded
 // bounds:  [rows, keep] float32, lower bounds of |r|^2 - 2 q.r, a max-heap per row; start at +infinity
@@ -72,6 +78,7 @@ struct BallRow {
 };
 
 struct NeighbourKernels {
+  double (*prepare)(const void* row, int64_t width, bool is_double, const double* centre, double scale, float* rounded);
   double (*squared_distance)(const void* x, const void* y, int64_t width, bool is_double);
   // Columns whose bound is below the threshold, in order; returns how many. bounds, hits: [cols]
   int64_t (*scan)(const float* dots, const float* col_squares, const float* col_norms, float slack, float threshold,

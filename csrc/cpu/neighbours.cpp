@@ -50,17 +50,49 @@ const char* row_of(const Rows& rows, int64_t i) {
 
 using Found = std::pair<double, int64_t>;  // squared distance, index: ordered by both
 
-// The k smallest of `found`, padded with (+infinity, -1).
-void write_smallest(std::vector<Found>& found, int64_t k, double* squared, int64_t* nearest) {
-  const auto count = std::min<int64_t>(k, int64_t(found.size()));
-  std::partial_sort(found.begin(), found.begin() + count, found.end());
-  for (int64_t i = 0; i < k; ++i) {
-    squared[i] = i < count ? found[size_t(i)].first : std::numeric_limits<double>::infinity();
-    nearest[i] = i < count ? found[size_t(i)].second : -1;
+// The k smallest of what was added.
+class Nearest {
+ public:
+  explicit Nearest(int64_t k) : k_(k) { heap_.reserve(size_t(k)); }
+
+  // Squared distance of the k-th, +infinity until there are k.
+  double worst() const { return int64_t(heap_.size()) < k_ ? kInfinity : heap_.front().first; }
+
+  void add(const Found& one) {
+    if (int64_t(heap_.size()) == k_) {
+      if (!(one < heap_.front())) return;
+      std::pop_heap(heap_.begin(), heap_.end());
+      heap_.pop_back();
+    }
+    heap_.push_back(one);
+    std::push_heap(heap_.begin(), heap_.end());
   }
-}
+
+  // In order, padded with (+infinity, -1).
+  void write(double* squared, int64_t* nearest) {
+    std::sort_heap(heap_.begin(), heap_.end());
+    for (int64_t i = 0; i < k_; ++i) {
+      const bool there = i < int64_t(heap_.size());
+      squared[i] = there ? heap_[size_t(i)].first : kInfinity;
+      nearest[i] = there ? heap_[size_t(i)].second : -1;
+    }
+  }
+
+ private:
+  static constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  int64_t k_;
+  std::vector<Found> heap_;
+};
 
 }  // namespace
+
+void neighbours_prepare(const Rows& rows, const double* centre, double scale, float* rounded, double* squares,
+                        int threads) {
+  const NeighbourKernels& run = kernels();
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < rows.count; ++i)
+    squares[i] = run.prepare(row_of(rows, i), rows.width, rows.is_double, centre, scale, rounded + i * rows.width);
+}
 
 void neighbours_scan(const DotTile& tile, const int64_t* query_groups, const int64_t* reference_groups, int64_t keep,
                      float* bounds, int64_t* indices, int threads) {
@@ -111,20 +143,27 @@ void neighbours_refine(const Rows& queries, const Rows& references, const double
   const NeighbourKernels& run = kernels();
 #pragma omp parallel for schedule(dynamic, 16) num_threads(threads) if (threads > 1)
   for (int64_t r = 0; r < queries.count; ++r) {
-    std::vector<Found> found;
-    float worst = -std::numeric_limits<float>::infinity();
+    std::vector<std::pair<float, int64_t>> candidates;
+    bool full = true;  // a list that never filled holds every admissible reference
     for (int64_t i = 0; i < keep; ++i) {
       const int64_t index = indices[r * keep + i];
-      worst = std::max(worst, bounds[r * keep + i]);
-      if (index < 0) continue;
-      const double square =
-          run.squared_distance(row_of(queries, r), row_of(references, index), queries.width, queries.is_double);
-      found.emplace_back(square, index);
+      full = full && index >= 0;
+      if (index >= 0) candidates.emplace_back(bounds[r * keep + i], index);
     }
-    write_smallest(found, k, squared + r * k, nearest + r * k);
-    // An infinite worst bound: the list never filled, so every admissible reference is in it.
-    certified[r] =
-        std::isinf(worst) || query_squares[r] + double(worst) > squared[r * k + k - 1] * square_scale;
+    std::sort(candidates.begin(), candidates.end());
+    Nearest found(k);
+    // In order of the bounds: once a bound lies beyond the k-th distance, so does every reference not yet looked at.
+    bool proven = false;
+    for (const auto& [bound, index] : candidates) {
+      proven = query_squares[r] + double(bound) > found.worst() * square_scale;
+      if (proven) break;
+      found.add({run.squared_distance(row_of(queries, r), row_of(references, index), queries.width,
+                                      queries.is_double),
+                 index});
+    }
+    if (!proven && full) proven = query_squares[r] + double(candidates.back().first) > found.worst() * square_scale;
+    certified[r] = proven || !full;
+    found.write(squared + r * k, nearest + r * k);
   }
 }
 
@@ -135,23 +174,14 @@ void neighbours_sweep(const Rows& queries, const Rows& references, const int64_t
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = chosen[i];
-    std::vector<Found> found;
+    Nearest found(k);
     // k exact copies end the search: nothing can come before them in the order of (distance, index).
-    for (int64_t j = 0; j < references.count && !(int64_t(found.size()) == k && found.front().first == 0); ++j) {
+    for (int64_t j = 0; j < references.count && found.worst() > 0; ++j) {
       if (query_groups != nullptr && query_groups[row] == reference_groups[j]) continue;
-      const Found one{run.squared_distance(row_of(queries, row), row_of(references, j), queries.width,
-                                           queries.is_double),
-                      j};
-      if (int64_t(found.size()) < k) {
-        found.push_back(one);
-        std::push_heap(found.begin(), found.end());
-      } else if (one < found.front()) {
-        std::pop_heap(found.begin(), found.end());
-        found.back() = one;
-        std::push_heap(found.begin(), found.end());
-      }
+      found.add({run.squared_distance(row_of(queries, row), row_of(references, j), queries.width, queries.is_double),
+                 j});
     }
-    write_smallest(found, k, squared + row * k, nearest + row * k);
+    found.write(squared + row * k, nearest + row * k);
   }
 }
 

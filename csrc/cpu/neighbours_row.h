@@ -33,6 +33,31 @@ double squared_distance(const void* x, const void* y, int64_t width, bool is_dou
   return squared_distance_of(static_cast<const float*>(x), static_cast<const float*>(y), width);
 }
 
+template <typename T>
+double prepare_row(const T* x, int64_t width, const double* centre, double scale, float* rounded) {
+  constexpr int64_t L = lanes<double>;
+  vec<double> sum{};
+  int64_t i = 0;
+  for (; i + L <= width; i += L) {
+    const vec<double> gap = scale * (load_double(x + i) - load(centre + i));
+    store_float(rounded + i, gap);
+    sum += gap * gap;
+  }
+  double total = 0;
+  for (; i < width; ++i) {
+    const double gap = scale * (double(x[i]) - centre[i]);
+    rounded[i] = float(gap);
+    total += gap * gap;
+  }
+  for (int64_t l = 0; l < L; ++l) total += sum[l];
+  return total;
+}
+
+double prepare(const void* row, int64_t width, bool is_double, const double* centre, double scale, float* rounded) {
+  if (is_double) return prepare_row(static_cast<const double*>(row), width, centre, scale, rounded);
+  return prepare_row(static_cast<const float*>(row), width, centre, scale, rounded);
+}
+
 int64_t scan(const float* dots, const float* col_squares, const float* col_norms, float slack, float threshold,
              int64_t cols, float* bounds, int32_t* hits) {
   constexpr int64_t L = lanes<float>, kGroup = 4 * L;
@@ -119,7 +144,7 @@ double poly3(const double* dots, int64_t cols, double scale) {
 }  // namespace
 
 namespace MEDTRUST_ISA {
-const NeighbourKernels neighbour_kernels = {squared_distance, scan, balls, poly3};
+const NeighbourKernels neighbour_kernels = {prepare, squared_distance, scan, balls, poly3};
 }
 
 }  // namespace medtrust

@@ -34,12 +34,17 @@ template <typename R>
 inline void store(R* p, vec<R> v) {
   std::memcpy(p, &v, sizeof v);
 }
+typedef float half_vec __attribute__((vector_size(MEDTRUST_BYTES / 2)));  // as many floats as a vector has doubles
+
 inline vec<double> load_double(const double* p) { return load(p); }
 inline vec<double> load_double(const float* p) {
-  typedef float half __attribute__((vector_size(MEDTRUST_BYTES / 2)));
-  half v;
+  half_vec v;
   std::memcpy(&v, p, sizeof v);
   return __builtin_convertvector(v, vec<double>);
+}
+inline void store_float(float* p, vec<double> v) {
+  const half_vec rounded = __builtin_convertvector(v, half_vec);
+  std::memcpy(p, &rounded, sizeof rounded);
 }
 template <typename R>
 inline vec<R> splat(R a) {

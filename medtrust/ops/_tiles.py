@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Centring", "Prepared", "dot_tiles", "full_float32", "prepare"]
+from medtrust.ops._check import threads
+
+__all__ = ["Centring", "Prepared", "dot_tiles", "feature_rows", "prepare"]
 
 ROWS, COLS = 1024, 4096  # 16 MiB of dots: large enough for the GEMM's full rate, small enough for the cache
 
@@ -45,7 +48,7 @@ class Centring:
 
     @classmethod
     def of(cls, *matrices: Tensor) -> Centring:
-        """Centre near the mean of the first matrix's first rows; scale by the largest distance from it.
+        """Centre near the mean of the first matrix's first rows; scale by a bound on the distance from it.
 
         Args:
             matrices: Features `[n, d]`, at least one row in all.
@@ -54,8 +57,9 @@ class Centring:
             The centring; it depends on the features alone.
         """
         first = next(m for m in matrices if len(m))
-        centre = first[:COLS].to(torch.float64).mean(0)
-        far = max(float(torch.maximum(m.amax(0) - centre, centre - m.amin(0)).max()) for m in matrices if len(m))
+        centre = first[:256].to(torch.float64).mean(0)
+        extremes = [float(value) for m in matrices if len(m) for value in torch.aminmax(m)]
+        far = max(map(abs, extremes)) + float(centre.abs().max())
         return cls(centre, 2.0 ** -math.ceil(math.log2(far)) if far > 0 else 1.0)
 
 
@@ -72,11 +76,17 @@ class Prepared:
     squares: Tensor
 
 
-def prepare(matrix: Tensor, centring: Centring) -> Prepared:
+def feature_rows(matrix: Tensor) -> tuple[int, int, int, bool]:
+    """A feature matrix as the extension takes it: address, rows, columns, whether float64."""
+    return matrix.data_ptr(), matrix.shape[0], matrix.shape[1], matrix.dtype == torch.float64
+
+
+def prepare(lib: Any, matrix: Tensor, centring: Centring) -> Prepared:
     """Centre and scale rows in float64, then round them.
 
     Args:
-        matrix: Features `[n, d]`.
+        lib: The extension.
+        matrix: Features `[n, d]`, contiguous.
         centring: Shift and scale.
 
     Returns:
@@ -84,10 +94,8 @@ def prepare(matrix: Tensor, centring: Centring) -> Prepared:
     """
     rows = torch.empty(matrix.shape, dtype=torch.float32)
     squares = torch.empty(len(matrix), dtype=torch.float64)
-    for start in range(0, len(matrix), ROWS):
-        exact = (matrix[start : start + ROWS].to(torch.float64) - centring.centre) * centring.scale
-        rows[start : start + ROWS] = exact.to(torch.float32)
-        squares[start : start + ROWS] = exact.square().sum(1)
+    shift = (centring.centre.data_ptr(), centring.scale)
+    lib.neighbours_prepare(feature_rows(matrix), *shift, rows.data_ptr(), squares.data_ptr(), threads())
     return Prepared(rows, squares)
 
 
@@ -112,12 +120,13 @@ class Tile:
         return self.dots.data_ptr(), self.shape, self.row_squares.data_ptr(), self.col_squares.data_ptr()
 
 
-def dot_tiles(queries: Prepared, reference: Tensor, centring: Centring) -> Iterator[Tile]:
+def dot_tiles(lib: Any, queries: Prepared, reference: Tensor, centring: Centring) -> Iterator[Tile]:
     """Every tile of queries x reference, one at a time.
 
     Args:
+        lib: The extension.
         queries: All queries, prepared.
-        reference: Features `[m, d]`; a block of them is prepared at a time.
+        reference: Features `[m, d]`, contiguous; a block of them is prepared at a time.
         centring: The one that the queries were prepared with.
 
     Yields:
@@ -126,7 +135,7 @@ def dot_tiles(queries: Prepared, reference: Tensor, centring: Centring) -> Itera
     count, width = queries.rows.shape
     buffer = torch.empty(min(ROWS, count) * min(COLS, len(reference)), dtype=torch.float32)
     for col in range(0, len(reference), COLS):
-        block = prepare(reference[col : col + COLS], centring)
+        block = prepare(lib, reference[col : col + COLS], centring)
         for row in range(0, count, ROWS):
             part = queries.rows[row : row + ROWS]
             dots = buffer[: len(part) * len(block.rows)].view(len(part), len(block.rows))

@@ -13,7 +13,7 @@ from medtrust.ops._check import features, kernel_input, threads
 
 __all__ = ["mmd"]
 
-ROWS = 1024  # rows of a tile; 8 MiB of float64 dots
+ROWS = 256  # rows of a tile: of a set with itself, tiles below the diagonal are not computed
 
 
 def mmd(real: Tensor, fake: Tensor, kernel: str = "poly3") -> float:
@@ -64,12 +64,13 @@ def _(real: Tensor, fake: Tensor) -> Tensor:
 
 def _kernel_sum(lib: Any, rows: Tensor, cols: Tensor | None) -> float:
     """Sum of the kernel over all pairs; without `cols`, over all ordered pairs of different rows."""
-    others = rows if cols is None else cols
+    rows = rows.to(torch.float64)
+    others = rows if cols is None else cols.to(torch.float64)
     scale, total = 1 / rows.shape[1], 0.0
     for a in range(0, len(rows), ROWS):
-        left = rows[a : a + ROWS].to(torch.float64)
+        left = rows[a : a + ROWS]
         for b in range(0 if cols is not None else a, len(others), ROWS):
-            dots = left @ others[b : b + ROWS].to(torch.float64).T
+            dots = left @ others[b : b + ROWS].T
             diagonal = cols is None and a == b
             twice = 2 if cols is None and a != b else 1  # the tile below the diagonal is this one transposed
             total += twice * lib.poly3_sum(dots.data_ptr(), *dots.shape, scale, diagonal, threads())

@@ -10,7 +10,7 @@ from torch import Tensor
 from medtrust.errors import DataError
 from medtrust.ops import _native, reference
 from medtrust.ops._check import features, kernel_input, log, threads
-from medtrust.ops._tiles import Centring, dot_tiles, prepare
+from medtrust.ops._tiles import Centring, dot_tiles, feature_rows, prepare
 
 __all__ = ["Neighbours", "Prdc", "nearest", "prdc"]
 
@@ -165,13 +165,13 @@ def _nearest_op(
     bounds = torch.full((count, keep), torch.inf, dtype=torch.float32)
     candidates = torch.full((count, keep), -1, dtype=torch.int64)
     centring = Centring.of(references, queries)
-    prepared = prepare(queries, centring)
-    for tile in dot_tiles(prepared, references, centring):
+    prepared = prepare(lib, queries, centring)
+    for tile in dot_tiles(lib, prepared, references, centring):
         lib.neighbours_scan(
             *tile.arguments(), *group_addresses, keep, bounds.data_ptr(), candidates.data_ptr(), threads()
         )
     certified = torch.zeros(count, dtype=torch.bool)
-    rows, results = (_rows(queries), _rows(references)), (squared.data_ptr(), indices.data_ptr())
+    rows, results = (feature_rows(queries), feature_rows(references)), (squared.data_ptr(), indices.data_ptr())
     lib.neighbours_refine(
         *rows, prepared.squares.data_ptr(), centring.scale**2, keep, bounds.data_ptr(), candidates.data_ptr(), k,
         *results, certified.data_ptr(), threads(),
@@ -204,11 +204,13 @@ def _balls_op(
     recalled = torch.zeros(len(references), dtype=torch.bool)
     covered = torch.zeros(len(references), dtype=torch.bool)
     centring = Centring.of(references, queries)
-    prepared = prepare(queries, centring)
+    prepared = prepare(lib, queries, centring)
     radii = (query_radii.data_ptr(), reference_radii.data_ptr(), centring.scale**2, inclusive)
     results = (counts.data_ptr(), recalled.data_ptr(), covered.data_ptr())
-    for tile in dot_tiles(prepared, references, centring):
-        lib.neighbours_balls(*tile.arguments(), _rows(queries), _rows(references), *radii, *results, threads())
+    for tile in dot_tiles(lib, prepared, references, centring):
+        lib.neighbours_balls(
+            *tile.arguments(), feature_rows(queries), feature_rows(references), *radii, *results, threads()
+        )
     return counts, recalled, covered
 
 
@@ -227,8 +229,3 @@ def _kernels(op: str, tensor: Tensor) -> Any:
         _native.warn_slower(op, "its kernels are for the CPU; features of up to some 10k rows are quick there")
         return None
     return _native.kernels(op)
-
-
-def _rows(matrix: Tensor) -> tuple[int, int, int, bool]:
-    """A feature matrix as the extension takes it."""
-    return matrix.data_ptr(), matrix.shape[0], matrix.shape[1], matrix.dtype == torch.float64

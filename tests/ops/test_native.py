@@ -12,7 +12,7 @@ import torch
 
 from medtrust import ops
 from medtrust.errors import NativeError
-from medtrust.ops import _native, reference
+from medtrust.ops import _native, discrepancy, neighbours, reference
 
 needs_extension = pytest.mark.skipif(_native.extension is None, reason=f"no compiled kernels: {_native.absence}")
 
@@ -87,10 +87,10 @@ def test_every_instruction_set_gives_the_values(choice, monkeypatch):
         # Not the very distances that are compared: instruction sets may differ in their last bit.
         radii = 1.001 * squared[:, 2], reference.nearest(b, b, 5, None, None)[0][:, 4].contiguous()
         for one, other in zip(
-            torch.ops.medtrust.balls(a, b, *radii, False), reference.balls(a, b, *radii, False), strict=True
+            neighbours._balls_op(a, b, *radii, False), reference.balls(a, b, *radii, False), strict=True
         ):
             assert torch.equal(one, other)
-        torch.testing.assert_close(torch.ops.medtrust.poly3_sums(a, b), reference.poly3_sums(a, b), rtol=1e-12, atol=0)
+        torch.testing.assert_close(discrepancy._poly3_sums_op(a, b), reference.poly3_sums(a, b), rtol=1e-12, atol=0)
 
 
 @needs_extension
