@@ -9,6 +9,7 @@
 #include "halve.h"
 #include "isa.h"
 #include "neighbours.h"
+#include "sampler.h"
 #include "ssim.h"
 
 namespace py = pybind11;
@@ -23,7 +24,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 4;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 5;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -57,6 +58,30 @@ static DotTile dot_tile(uintptr_t dots, const std::vector<int64_t>& shape, uintp
 using RowsArgument = std::tuple<uintptr_t, int64_t, int64_t, bool>;
 static Rows feature_rows(const RowsArgument& a) {
   return {at<void>(std::get<0>(a)), std::get<1>(a), std::get<2>(a), std::get<3>(a)};
+}
+
+// Seed, step, offset of the first element.
+using NoiseArgument = std::tuple<int64_t, int64_t, int64_t>;
+static NoiseSource noise_source(const NoiseArgument& a) { return {std::get<0>(a), std::get<1>(a), std::get<2>(a)}; }
+
+// sizes: count, half, rows, keep, quantise. numbers: guidance, lo, hi, from, scale.
+static SamplerSpec sampler_spec(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, int64_t seed,
+                                int64_t offset) {
+  if (sizes.size() != 5 || numbers.size() != 5) throw std::invalid_argument("sampler: 5 sizes and 5 numbers expected");
+  SamplerSpec spec{};
+  spec.count = sizes[0], spec.half = static_cast<Half>(sizes[1]), spec.rows = sizes[2];
+  spec.keep = static_cast<Keep>(sizes[3]), spec.quantise = sizes[4] != 0;
+  spec.guidance = float(numbers[0]), spec.lo = float(numbers[1]), spec.hi = float(numbers[2]);
+  spec.from = float(numbers[3]), spec.scale = float(numbers[4]);
+  spec.seed = seed, spec.offset = offset;
+  return spec;
+}
+
+// Addresses: x, conditional, unconditional, memory, table, row; next, kept, not a number.
+static SamplerBuffers sampler_buffers(const std::vector<uintptr_t>& a) {
+  if (a.size() != 9) throw std::invalid_argument("sampler: 9 addresses expected");
+  return {at<float>(a[0]),   at<void>(a[1]), at<void>(a[2]),  at<float>(a[3]),  at<float>(a[4]),
+          at<int64_t>(a[5]), at<void>(a[6]), at<float>(a[7]), at<int32_t>(a[8])};
 }
 
 PYBIND11_MODULE(_C, m) {
@@ -144,7 +169,59 @@ PYBIND11_MODULE(_C, m) {
       },
       "Sum of (scale * dot + 1)^3 over a tile.");
 
+  m.def(
+      "philox_cpu",
+      [](int64_t kind, NoiseArgument source, int64_t count, uintptr_t out, int threads) {
+        py::gil_scoped_release release;
+        philox_cpu(static_cast<Noise>(kind), noise_source(source), count, at<void>(out), threads);
+      },
+      "Words, uniforms or normals of (seed, step) from an element on.");
+  m.def(
+      "sampler_step_cpu",
+      [](std::vector<int64_t> sizes, std::vector<double> numbers, int64_t seed, int64_t offset,
+         std::vector<uintptr_t> buffers, int threads) {
+        const SamplerSpec spec = sampler_spec(sizes, numbers, seed, offset);
+        const SamplerBuffers addresses = sampler_buffers(buffers);
+        py::gil_scoped_release release;
+        sampler_step_cpu(spec, addresses, threads);
+      },
+      "One row of a sampler's table over all elements.");
+  m.def(
+      "reparameterise_cpu",
+      [](uintptr_t mean, uintptr_t log_variance, NoiseArgument source, int64_t count, uintptr_t out, int threads) {
+        py::gil_scoped_release release;
+        reparameterise_cpu(at<float>(mean), at<float>(log_variance), noise_source(source), count, at<float>(out),
+                           threads);
+      },
+      "mean + exp(log_variance / 2) noise.");
+
 #ifdef MEDTRUST_CUDA
+  m.def(
+      "philox_cuda",
+      [](int64_t kind, NoiseArgument source, int64_t count, uintptr_t out, uintptr_t stream) {
+        py::gil_scoped_release release;
+        philox_cuda(static_cast<Noise>(kind), noise_source(source), count, at<void>(out), at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
+  m.def(
+      "sampler_step_cuda",
+      [](std::vector<int64_t> sizes, std::vector<double> numbers, int64_t seed, int64_t offset,
+         std::vector<uintptr_t> buffers, uintptr_t stream) {
+        const SamplerSpec spec = sampler_spec(sizes, numbers, seed, offset);
+        const SamplerBuffers addresses = sampler_buffers(buffers);
+        py::gil_scoped_release release;
+        sampler_step_cuda(spec, addresses, at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
+  m.def(
+      "reparameterise_cuda",
+      [](uintptr_t mean, uintptr_t log_variance, NoiseArgument source, int64_t count, uintptr_t out,
+         uintptr_t stream) {
+        py::gil_scoped_release release;
+        reparameterise_cuda(at<float>(mean), at<float>(log_variance), noise_source(source), count, at<float>(out),
+                            at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
   m.def("ssim_cuda_tiles", &ssim_cuda_tiles, "Scratch slots per plane.");
   m.def(
       "ssim_cuda",

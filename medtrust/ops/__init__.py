@@ -14,17 +14,40 @@ if TYPE_CHECKING:
     from medtrust.ops.discrepancy import mmd
     from medtrust.ops.moments import Moments
     from medtrust.ops.neighbours import nearest, prdc
+    from medtrust.ops.noise import philox_normal, philox_uniform, reparameterise, truncated_normal
+    from medtrust.ops.sampling import diffusion_step
+    from medtrust.ops.schedules import schedule
     from medtrust.ops.structural import ms_ssim, ssim
 
-__all__ = ["Moments", "info", "mmd", "ms_ssim", "nearest", "prdc", "ssim"]
+__all__ = [
+    "Moments",
+    "diffusion_step",
+    "info",
+    "mmd",
+    "ms_ssim",
+    "nearest",
+    "philox_normal",
+    "philox_uniform",
+    "prdc",
+    "reparameterise",
+    "schedule",
+    "ssim",
+    "truncated_normal",
+]
 
 _HOMES = {
     "Moments": "moments",
+    "diffusion_step": "sampling",
     "mmd": "discrepancy",
     "ms_ssim": "structural",
     "nearest": "neighbours",
+    "philox_normal": "noise",
+    "philox_uniform": "noise",
     "prdc": "neighbours",
+    "reparameterise": "noise",
+    "schedule": "schedules",
     "ssim": "structural",
+    "truncated_normal": "noise",
 }
 
 
