@@ -1,1 +1,1 @@
-"""Built-in plugins of medtrust."""
+"""Generators that medtrust can train: a rectified flow and a variational autoencoder."""
