@@ -9,6 +9,7 @@
 #include "halve.h"
 #include "isa.h"
 #include "neighbours.h"
+#include "radiomics.h"
 #include "sampler.h"
 #include "ssim.h"
 
@@ -24,7 +25,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 5;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 6;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -82,6 +83,14 @@ static SamplerBuffers sampler_buffers(const std::vector<uintptr_t>& a) {
   if (a.size() != 9) throw std::invalid_argument("sampler: 9 addresses expected");
   return {at<float>(a[0]),   at<void>(a[1]), at<void>(a[2]),  at<float>(a[3]),  at<float>(a[4]),
           at<int64_t>(a[5]), at<void>(a[6]), at<float>(a[7]), at<int32_t>(a[8])};
+}
+
+// shape: planes, height, width, channels. binning: lo, multiply, divide.
+static RadiomicsSpec radiomics_spec(const std::vector<int64_t>& shape, int64_t grey, const std::vector<double>& binning,
+                                    int64_t levels, bool merged, int64_t families) {
+  if (shape.size() != 4 || binning.size() != 3) throw std::invalid_argument("radiomics: 4 sizes and 3 numbers expected");
+  return {shape[0],   shape[1],   shape[2], shape[3], static_cast<Grey>(grey), binning[0],
+          binning[1], binning[2], levels,   merged,   families};
 }
 
 PYBIND11_MODULE(_C, m) {
@@ -194,6 +203,16 @@ PYBIND11_MODULE(_C, m) {
                            threads);
       },
       "mean + exp(log_variance / 2) noise.");
+
+  m.def(
+      "radiomics_cpu",
+      [](uintptr_t images, uintptr_t mask, std::vector<int64_t> shape, int64_t grey, std::vector<double> binning,
+         int64_t levels, bool merged, int64_t families, uintptr_t values, uintptr_t states, int threads) {
+        const RadiomicsSpec spec = radiomics_spec(shape, grey, binning, levels, merged, families);
+        py::gil_scoped_release release;
+        radiomics_cpu(at<void>(images), at<uint8_t>(mask), spec, at<double>(values), at<int64_t>(states), threads);
+      },
+      "Radiomics of each plane; images: [planes, height, width].");
 
 #ifdef MEDTRUST_CUDA
   m.def(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medtrust.ops.sampling import diffusion_step
     from medtrust.ops.schedules import schedule
     from medtrust.ops.structural import ms_ssim, ssim
+    from medtrust.ops.texture import radiomics
 
 __all__ = [
     "Moments",
@@ -29,6 +30,7 @@ __all__ = [
     "philox_normal",
     "philox_uniform",
     "prdc",
+    "radiomics",
     "reparameterise",
     "schedule",
     "ssim",
@@ -44,6 +46,7 @@ _HOMES = {
     "philox_normal": "noise",
     "philox_uniform": "noise",
     "prdc": "neighbours",
+    "radiomics": "texture",
     "reparameterise": "noise",
     "schedule": "schedules",
     "ssim": "structural",
