@@ -158,14 +158,20 @@ def _planes(op: str, x: Tensor, y: Tensor, data_range: float, window: Window, ru
     count = len(window.taps) ** (x.ndim - 2)
     covariance = count / (count - 1) if rules.sample_covariance else 1.0
     taps = list(window.taps)
-    result: Tensor = torch.ops.medtrust.ssim(x, y, taps, data_range, covariance, rules.reflect)
+    arguments = (x, y, taps, data_range, covariance, rules.reflect)
+    result: Tensor
+    if torch.compiler.is_compiling() or x.requires_grad or y.requires_grad or type(x) is not Tensor:
+        result = torch.ops.medtrust.ssim(*arguments)
+    else:
+        result = _ssim_planes(*arguments)  # past torch's dispatcher, which costs more than the kernel on a small image
     if not torch.compiler.is_compiling():
         finite(op, result.detach().transpose(0, 1), "image")
     return result
 
 
-@torch.library.custom_op("medtrust::ssim", mutates_args=())
-def _ssim_op(x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, reflect: bool) -> Tensor:
+def _ssim_planes(
+    x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: float, reflect: bool
+) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros((2, *x.shape[:2]), dtype=torch.float64)
     volumetric = x.ndim == 5
@@ -193,6 +199,9 @@ def _ssim_op(x: Tensor, y: Tensor, taps: list[float], data_range: float, covaria
             return out
     except (RuntimeError, ValueError) as error:
         raise NativeError(f"ops.ssim: {error}") from error
+
+
+_ssim_op = torch.library.custom_op("medtrust::ssim", _ssim_planes, mutates_args=())
 
 
 @_ssim_op.register_fake
