@@ -38,6 +38,7 @@ from medtrust.stats.resampling import (
     subsample,
     t_quantile,
 )
+from medtrust.stats.shifts import MeanNoise, mean_noise
 
 __all__ = [
     "EDITS",
@@ -50,6 +51,7 @@ __all__ = [
     "Inference",
     "Manifold",
     "Matches",
+    "MeanNoise",
     "Planted",
     "Pool",
     "benjamini_hochberg",
@@ -76,6 +78,7 @@ __all__ = [
     "korn_graubard",
     "manifold",
     "manifold_interval",
+    "mean_noise",
     "min_detectable",
     "pixel_embedding",
     "pixel_views",

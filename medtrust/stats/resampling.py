@@ -202,16 +202,21 @@ def t_quantile(level: float, dof: int) -> float:
     return float(distributions.t.ppf((1 + level) / 2, dof))
 
 
-def min_detectable(se: float, level: float, dof: int, power: float = 0.8) -> float:
+def min_detectable(se: float, level: float, dof: int, power: float = 0.8, growth: float = 0.0) -> float:
     """Smallest effect whose interval of confidence `level` excludes zero with probability `power`.
 
+    Solves δ = (t + z)·√(se² + growth·δ): distances and shares vary more where there is something to find, so the error
+    at no effect alone would promise too much.
+
     Args:
-        se: Standard error at that sample size.
+        se: Standard error where there is no effect.
         level: Confidence level.
         dof: Degrees of freedom of `se`.
         power: Wanted power.
+        growth: Variance of the estimate added per unit of effect.
     """
-    return se * (t_quantile(level, dof) + float(distributions.norm.ppf(power)))
+    k = t_quantile(level, dof) + float(distributions.norm.ppf(power))
+    return (k * k * growth + math.sqrt((k * k * growth) ** 2 + 4 * k * k * se * se)) / 2
 
 
 def clopper_pearson(k: float, n: float, level: float) -> tuple[float, float]:

@@ -37,11 +37,14 @@ def _infer(real: Rows, other: Rows, data: MetricInput, part: str) -> stats.Frech
 
 
 def _resolution(null: stats.FrechetInference, equal: Comparison, level: float) -> Resolution:
-    smallest = stats.min_detectable(null.se, level, null.dof, _POWER)
+    real, other = equal.null_train, equal.null_other
+    noise = stats.mean_noise(real.values, other.values, real.patients, other.patients)
+    # A shift v of the mean adds ‖v‖² to the distance, and 4‖v‖² times the noise along v to its variance.
+    smallest = stats.min_detectable(null.se, level, null.dof, _POWER, growth=4 * noise.typical)
     sentence = (
-        f"With {len(equal.null_train)} train and {len(equal.null_other)} other images, a distance less than "
-        f"{smallest:.3g} above real against real could not have been shown (power {_POWER:.0%}, from the delete-half "
-        "standard error of real against real)."
+        f"With {len(real)} train and {len(other)} other images, a shift of the mean that adds less than {smallest:.3g} "
+        f"to the distance of real from real could not have been shown (power {_POWER:.0%}; delete-half standard error "
+        "of real against real, plus the noise of a mean shift)."
     )
     return Resolution(smallest, _POWER, sentence)
 

@@ -66,14 +66,23 @@ def _infer(real: Rows, other: Rows, data: MetricInput, k: int, part: str) -> Map
 
 
 def _resolution(name: str, null: stats.Inference, equal: Comparison, level: float) -> Resolution:
+    growth = 0.0 if name == "density" else _growth(null)
     se = math.sqrt(2) * effect_se(null, level)
-    smallest = stats.min_detectable(se, level, null.dof, _POWER)
+    smallest = min(null.value, stats.min_detectable(se, level, null.dof, _POWER, growth))
     sentence = (
         f"With {len(equal.train)} train and {len(equal.synthetic)} synthetic images, {name} less than {smallest:.3g} "
         f"below that of real images could not have been shown (power {_POWER:.0%}, from the delete-half standard "
         "error of real against real)."
     )
     return Resolution(smallest, _POWER, sentence)
+
+
+def _growth(null: stats.Inference) -> float:
+    """Variance that a share p, with p(1-p)/n, gains per unit as it falls towards 1/2."""
+    units = null.interval.n_units
+    smooth = (null.value * units + 1) / (units + 2)  # shares of 0 and 1 have a binomial variance too
+    effective = units if null.se == 0 else min(units, max(1.0, smooth * (1 - smooth) / null.se**2))
+    return max(0.0, 2 * smooth - 1) / effective
 
 
 def _limits(sets: Comparison, equal: Comparison) -> tuple[str, ...]:

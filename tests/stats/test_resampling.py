@@ -120,3 +120,11 @@ def test_min_detectable_has_the_stated_power() -> None:
     effect = min_detectable(1.0, 0.95, 10_000)
     draws = np.random.default_rng(4).normal(effect, 1, 40_000)
     assert (draws > 1.96).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_min_detectable_allows_for_variance_that_grows() -> None:
+    """The effect returned solves its own equation."""
+    effect = min_detectable(0.3, 0.95, 20, 0.8, growth=0.5)
+    k = distributions.t.ppf(0.975, 20) + distributions.norm.ppf(0.8)
+    assert effect == pytest.approx(k * (0.3**2 + 0.5 * effect) ** 0.5, rel=1e-12)
+    assert min_detectable(0.0, 0.95, 20) == 0
