@@ -325,3 +325,17 @@ def test_listing_the_generators_imports_no_torch():
         "assert {spec.name for spec in specs} == {'flow', 'vae'} and all(spec.trainable for spec in specs)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.cuda
+@KINDS
+def test_training_and_sampling_on_the_gpu(factory, tmp_path):
+    """A checkpoint trained on the GPU opens on both devices, and chunks hold there too."""
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU is available")
+    out = train(factory, records(textures(12)), tmp_path, device="cuda")
+    generator = factory.open(out, {}, "cuda")
+    whole = generator.sample(70, seed=2).pixels
+    assert generator.sample(3, seed=2, first=66).pixels.tobytes() == whole[66:69].tobytes()
+    on_cpu = factory.open(out, {}, "cpu").sample(70, seed=2).pixels
+    assert np.abs(on_cpu.astype(int) - whole).mean() < 2
