@@ -25,7 +25,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 6;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 7;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {

@@ -123,7 +123,7 @@ MEDTRUST_BOTH F radius(Unsigned<F> word) {
   const F s = mul(add(Lanes<F>::number((Signed<F>)word), constant<F>(0.5f)), constant<F>(0x1p-32f));
   const F u = s < F{} ? add(s, constant<F>(1.0f)) : s;
   const Signed<F> exponent = (bits_of(u) - 0x3f3504f3) >> 23;  // of u / sqrt(1/2)
-  const F near_one = add(Lanes<F>::of_bits(bits_of(u) - exponent * 0x800000), constant<F>(-1.0f));
+  const F near_one = add(Lanes<F>::of_bits(bits_of(u) - (Signed<F>)((Unsigned<F>)exponent << 23)), constant<F>(-1.0f));
   const F x = exponent == 0 ? s : near_one;
   const F e = Lanes<F>::number(exponent), square = mul(x, x);
   F log = mul(mul(square, x), polynomial(x, kLog));
@@ -160,7 +160,7 @@ MEDTRUST_BOTH void normal_pair(Unsigned<F> first, Unsigned<F> second, F& a, F& b
   b = mul(r, sine);
 }
 
-// exp(x), to 2 units in the last place; infinite above 88.7, zero below -104, NaN for NaN.
+// exp(x), to 1 unit in the last place; infinite above 88.7, zero below -104, NaN for NaN.
 template <typename F>
 MEDTRUST_BOTH F exponential(F x) {
   constexpr float kExp[] = {0.001394112129f, 0.008363179862f, 0.04166637361f, 0.1666657627f, 0.5f};
@@ -169,8 +169,9 @@ MEDTRUST_BOTH F exponential(F x) {
   const F shift = constant<F>(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
   const F shifted = add(mul(x, constant<F>(1.44269504f)), shift);
   const F n = add(shifted, -shift);
-  const F r = add(add(x, mul(n, constant<F>(-0.693359375f))), mul(n, constant<F>(2.12194440e-4f)));
-  const F value = add(add(mul(mul(r, r), polynomial(r, kExp)), r), constant<F>(1.0f));
+  const F coarse = add(x, mul(n, constant<F>(-0.693359375f))), fine = mul(n, constant<F>(2.12194440e-4f));
+  const F r = add(coarse, fine), rest = add(add(coarse, -r), fine);  // of the rounding of r
+  const F value = add(add(add(mul(mul(r, r), polynomial(r, kExp)), rest), r), constant<F>(1.0f));
   const Signed<F> power = bits_of(shifted) - 0x4b400000;
   const Signed<F> half = power >> 1;  // in two factors, so that neither leaves the range of a float32
   return mul(mul(value, Lanes<F>::of_bits((half + 127) << 23)), Lanes<F>::of_bits((power - half + 127) << 23));

@@ -4,9 +4,11 @@
 //   output  = unconditional + guidance (conditional - unconditional)
 //   clean   = clamp(kx x + km output)
 //   next    = cx x + cc clean + cm memory + cn noise(seed, row + 1)
-// The six numbers are a row of a table made in float64 by medtrust/ops/schedules.py.
+// The six numbers are a row of a table made in float64 by medtrust/ops/schedules.py. Without a clamp the first terms of
+// next are dx x + dm output, dx = cx + cc kx and dm = cc km: fewer roundings, and the float64 of the table keeps them.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace medtrust {
@@ -15,10 +17,10 @@ enum class Half : int64_t { none = 0, ieee = 1, brain = 2 };  // float32, float1
 enum class Keep : int64_t { nothing = 0, clean = 1, x = 2 };  // what the next row wants to remember
 enum class Noise : int64_t { words = 0, uniform = 1, normal = 2 };
 
-constexpr int64_t kRowSize = 6;
+constexpr int64_t kRowSize = 8;
 
 struct SamplerRow {
-  float kx, km, cx, cc, cm, cn;
+  float kx, km, cx, cc, cm, cn, dx, dm;
 };
 
 struct NoiseSource {
@@ -30,6 +32,7 @@ struct SamplerSpec {
   int64_t count;           // elements
   Half half;               // dtype of both model outputs
   float guidance, lo, hi;  // clamp of the clean image; infinite for none
+  bool clamped() const { return lo > -INFINITY || hi < INFINITY; }
   int64_t rows;            // of the table
   int64_t seed, offset;    // of the noise
   Keep keep;

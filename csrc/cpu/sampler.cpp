@@ -46,7 +46,7 @@ void sampler_step_cpu(const SamplerSpec& spec, const SamplerBuffers& buffers, in
   if (index < 0 || index >= spec.rows)
     throw std::invalid_argument("row " + std::to_string(index) + " of a schedule with " + std::to_string(spec.rows));
   const float* r = buffers.table + index * kRowSize;
-  const SamplerRow row{r[0], r[1], r[2], r[3], r[4], r[5]};
+  const SamplerRow row{r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7]};
   if (row.cm != 0 && buffers.memory == nullptr)
     throw std::invalid_argument("row " + std::to_string(index) + " needs the memory that the row before returned");
   const SamplerKernels& use = kernels();

@@ -200,17 +200,25 @@ inline F at(const float* p) {
   return value;
 }
 
-template <typename F>
+template <typename F, bool kClamped>
 inline void element(const Streams& s, const Factors& f, int64_t i) {
   const F x = at<F>(s.x + i);
   const F output = guided(at<F>(s.conditional + i), at<F>(s.unconditional + i), constant<F>(f.guidance));
   const F clean = limited(two_products(constant<F>(f.row.kx), x, constant<F>(f.row.km), output), constant<F>(f.lo),
                           constant<F>(f.hi));
-  const F direct = two_products(constant<F>(f.row.cx), x, constant<F>(f.row.cc), clean);
+  const F direct = kClamped ? two_products(constant<F>(f.row.cx), x, constant<F>(f.row.cc), clean)
+                            : two_products(constant<F>(f.row.dx), x, constant<F>(f.row.dm), output);
   const F other = two_products(constant<F>(f.row.cm), at<F>(s.memory + i), constant<F>(f.row.cn), at<F>(s.noise + i));
   const F next = add(direct, other), kept = f.keep_x ? x : clean;
   std::memcpy(s.next + i, &next, sizeof next);
   std::memcpy(s.kept + i, &kept, sizeof kept);
+}
+
+template <bool kClamped>
+void elements(const Streams& s, const Factors& f, int64_t count) {
+  int64_t i = 0;
+  for (; i + L <= count; i += L) element<vfloat, kClamped>(s, f, i);
+  for (; i < count; ++i) element<float, kClamped>(s, f, i);
 }
 
 void step(const SamplerSpec& spec, const SamplerBuffers& b, const SamplerRow& row, int64_t row_index, int64_t begin,
@@ -231,12 +239,10 @@ void step(const SamplerSpec& spec, const SamplerBuffers& b, const SamplerRow& ro
     s.noise = row.cn != 0 ? normals(source, i, count, noise_room) : zeros;
     s.next = spec.quantise ? next_room : static_cast<float*>(b.next) + i;
     s.kept = spec.keep != Keep::nothing ? b.kept + i : kept_room;
-    int64_t j = 0;
-    for (; j + L <= count; j += L) element<vfloat>(s, factors, j);
-    for (; j < count; ++j) element<float>(s, factors, j);
+    spec.clamped() ? elements<true>(s, factors, count) : elements<false>(s, factors, count);
     if (!spec.quantise) continue;
     uint8_t* levels = static_cast<uint8_t*>(b.next) + i;
-    for (j = 0; j < count; ++j) {
+    for (int64_t j = 0; j < count; ++j) {
       bad |= next_room[j] != next_room[j];
       levels[j] = quantised(next_room[j], spec.from, spec.scale);
     }

@@ -101,14 +101,14 @@ __global__ void __launch_bounds__(kThreads) reparameterise_kernel(const float* m
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) step_kernel(SamplerSpec spec, SamplerBuffers b, bool aligned) {
+__global__ void __launch_bounds__(kThreads) step_kernel(SamplerSpec spec, SamplerBuffers b, bool clamped, bool aligned) {
   const Place p = place_of(int64_t(blockIdx.x) * kThreads + threadIdx.x, spec.offset, spec.count, aligned);
   const int64_t index = *b.row;
   const float poison = Lanes<float>::of_bits(0x7fc00000);  // a counter that ran off the table must not look like an image
-  SamplerRow row{poison, poison, poison, poison, poison, poison};
+  SamplerRow row{poison, poison, poison, poison, poison, poison, poison, poison};
   if (index >= 0 && index < spec.rows) {
     const float* r = b.table + index * kRowSize;
-    row = {r[0], r[1], r[2], r[3], r[4], r[5]};
+    row = {r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7]};
   }
   if (row.cm != 0 && b.memory == nullptr) row.cm = poison;
   float x[4], output[4], memory[4] = {}, z[4] = {}, kept[4];
@@ -126,7 +126,9 @@ __global__ void __launch_bounds__(kThreads) step_kernel(SamplerSpec spec, Sample
   for (int j = 0; j < 4; ++j) {
     const float clean = limited(two_products(row.kx, x[j], row.km, output[j]), spec.lo, spec.hi);
     kept[j] = spec.keep == Keep::x ? x[j] : clean;
-    x[j] = add(two_products(row.cx, x[j], row.cc, clean), two_products(row.cm, memory[j], row.cn, z[j]));
+    const float direct =
+        clamped ? two_products(row.cx, x[j], row.cc, clean) : two_products(row.dx, x[j], row.dm, output[j]);
+    x[j] = add(direct, two_products(row.cm, memory[j], row.cn, z[j]));
     if (!spec.quantise) continue;
     bad = bad || (owns(p, j) && x[j] != x[j]);
     levels[j] = quantised(x[j], spec.from, spec.scale);
@@ -155,7 +157,7 @@ void launch_step(const SamplerSpec& spec, const SamplerBuffers& b, cudaStream_t 
   const bool aligned =
       spec.offset % 4 == 0 && aligned16(b.x, b.conditional, b.unconditional, b.memory, b.next, b.kept);
   const unsigned grid = grid_of(spec.offset, spec.count);
-  MEDTRUST_LAUNCH(step_kernel<T>, grid, kThreads, queue, spec, b, aligned);
+  MEDTRUST_LAUNCH(step_kernel<T>, grid, kThreads, queue, spec, b, spec.clamped(), aligned);
   check_launch("sampler step");
 }
 

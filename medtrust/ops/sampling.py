@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,7 +162,9 @@ def _fits(
 def _placed(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:
     """The table in float32 and the row numbers on a device, copied there once."""
     if device not in schedule.placed:
-        table = torch.from_numpy(schedule.table).to(torch.float32).to(device)
+        kx, km, cx, cc, *_ = schedule.table.T
+        whole = np.column_stack([schedule.table, cx + cc * kx, cc * km])  # the last two serve where nothing is clamped
+        table = torch.from_numpy(whole).to(torch.float32).to(device)
         schedule.placed[device] = table, torch.arange(len(schedule), dtype=torch.int64, device=device)
     table, rows = schedule.placed[device]
     return table, rows
@@ -203,7 +206,7 @@ def _run(
         clean: Tensor
         now = x.clone() if keep == KEEP_X else x
         result, clean = reference_sampling.diffusion_step(
-            x, eps, eps_uncond, memory if table[row, 4] != 0 else None, table[row], drawn, scale, (lo, hi)
+            x, eps, eps_uncond, memory if table[row, 4] != 0 else None, table[row, :6], drawn, scale, (lo, hi)
         )
         if bad is not None and quantise:
             bad.fill_(bool(result.isnan().any()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from medtrust import ops
 from medtrust.ops import _native
+from medtrust.ops.sampling import _placed
 
 HERE = Path(__file__).parent / "emulated"
 CXX = shutil.which("g++") or shutil.which("clang++")
@@ -68,12 +70,13 @@ def test_noise(emulated, count, first):
 
 @needs_extension
 @pytest.mark.parametrize("kind", ["ddpm", "dpmpp2m_sde", "heun"])
+@pytest.mark.parametrize("clamp", [None, (-1.0, 1.0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("shape", "first"), [((1, 1030), 0), ((3, 1, 7, 5), 1)])
-def test_step(emulated, kind, dtype, shape, first):
+def test_step(emulated, kind, dtype, clamp, shape, first):
     """Every row equals the CPU's bits: guidance, clamp, memory, noise, uint8, from poisoned outputs."""
     schedule = ops.schedule(kind, 3)
-    table = torch.from_numpy(schedule.table).float()
+    table, _ = _placed(schedule, torch.device("cpu"))
     x, memory = ops.philox_normal(shape, 1) * schedule.init_scale, ops.philox_normal(shape, 2)
     eps, uncond = (ops.philox_normal(shape, s).to(dtype) for s in (3, 4))
     keep = {"x0": 1, "x": 2, None: 0}[schedule.remembers]
@@ -81,7 +84,7 @@ def test_step(emulated, kind, dtype, shape, first):
     offset = first * x[0].numel()
     for row in range(len(schedule)):
         for quantise in (False, True):
-            options = {"eps_uncond": uncond, "scale": 2.5, "clamp": (-1.0, 1.0), "seed": 9, "first": first}
+            options = {"eps_uncond": uncond, "scale": 2.5, "clamp": clamp, "seed": 9, "first": first}
             wanted = ops.diffusion_step(
                 kind,
                 x,
@@ -95,7 +98,7 @@ def test_step(emulated, kind, dtype, shape, first):
             out = torch.full_like(wanted.x, 7 if quantise else torch.nan)
             kept, bad = torch.full(shape, torch.nan), torch.zeros(1, dtype=torch.int32)
             sizes = (ctypes.c_int64 * 7)(x.numel(), half, len(schedule), keep, int(quantise), 9, offset)
-            limits = (ctypes.c_float * 5)(2.5, -1.0, 1.0, -1.0, 127.5)
+            limits = (ctypes.c_float * 5)(2.5, *(clamp or (-math.inf, math.inf)), -1.0, 127.5)
             index = torch.tensor(row)
             inputs = [address(t) for t in (x, eps, uncond, memory, table, index)]
             emulated.emulated_step(sizes, limits, *inputs, address(out), address(kept), address(bad))
@@ -108,7 +111,7 @@ def test_step(emulated, kind, dtype, shape, first):
 def test_counter_off_the_table_poisons_the_image(emulated):
     """A device counter beyond the schedule gives NaN, never a plausible image, and NaN is flagged when quantised."""
     x = torch.zeros(1, 6)
-    table = torch.ones(2, 6)
+    table = torch.ones(2, 8)
     sizes = (ctypes.c_int64 * 7)(6, 0, 2, 0, 0, 1, 0)
     limits = (ctypes.c_float * 5)(1.0, -1.0, 1.0, 0.0, 1.0)
     index, out, bad = torch.tensor(2), torch.zeros(1, 6), torch.zeros(1, dtype=torch.int32)

@@ -128,7 +128,7 @@ x, memory, wide = (rng.standard_normal(n).astype(np.float32) for _ in range(3))
 out = np.zeros(n, np.float32)
 lib.reparameterise_cpu(address(x), address(40 * wide), (4, 1, 5), n, address(out), 2)
 show(out)
-table = np.array([[1.7, -1.3, 0.4, 0.8, -0.3, 0.2], [0.9, -0.2, 0.3, 0.5, 0, 0]], np.float32)
+table = np.array([[1.7, -1.3, 0.4, 0.8, -0.3, 0.2, 1.1, 0.7], [0.9, -0.2, 0.3, 0.5, 0, 0, 1.3, 0.9]], np.float32)
 brain = [(rng.standard_normal(n).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) for _ in range(2)]
 outputs = [(memory, wide), (x.astype(np.float16), wide.astype(np.float16)), brain]
 for half, (conditional, unconditional) in enumerate(outputs):
@@ -137,7 +137,8 @@ for half, (conditional, unconditional) in enumerate(outputs):
             following, kept = np.zeros(n, np.uint8 if quantise else np.float32), np.zeros(n, np.float32)
             index, bad = np.array([row]), np.zeros(1, np.int32)
             buffers = [x, conditional, guide, memory, table, index, following, kept, bad]
-            numbers = [3.5 if guide is not None else 1.0, -1.1, 1.2, -1.5, 91.3]
+            clamp = (-np.inf, np.inf) if keep == 1 else (-1.1, 1.2)
+            numbers = [3.5 if guide is not None else 1.0, *clamp, -1.5, 91.3]
             lib.sampler_step_cpu([n, half, 2, keep, quantise], numbers, 9, 3, [address(a) for a in buffers], 2)
             show(following)
             show(kept)
