@@ -1,0 +1,53 @@
+"""Size and power of the copy test on real skin patches: a short run of benchmarks/power.py."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medtrust.errors import DataError
+from medtrust.progress import QuietProgress
+from medtrust.recipes import get_recipe
+from medtrust.stats import EnrichmentTest
+
+ROOT = Path(__file__).parents[2]
+NEGATIVES = ("fresh real", "under-dispersed", "over-dispersed")
+
+
+@pytest.fixture(scope="module")
+def power():
+    spec = importlib.util.spec_from_file_location("power", ROOT / "benchmarks" / "power.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table(power, tmp_path_factory):
+    """Distances between the derm-patches, from the place that MEDTRUST_DATA names, or fetched."""
+    try:
+        named = os.environ.get("MEDTRUST_DATA")
+        cache = tmp_path_factory.mktemp("data")
+        place = Path(named) if named else get_recipe("derm-patches", cache=cache, progress=QuietProgress())
+    except DataError as error:
+        pytest.skip(f"no package index is reachable: {error}")
+    return power.Table(*power.load(place), [*NEGATIVES, *power.LIGHT_EDITS], seed=0)
+
+
+def rejections(power, table, kind, rate, repetitions):
+    test = EnrichmentTest(600, 600, seed=0)
+    p = [power.one_audit(table, (600, 600), kind, rate, 700, seed, test)["cpm"] for seed in range(repetitions)]
+    return np.mean(np.array(p) <= 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_size_and_power_on_real_images(power, table):
+    """Copy-free generators, good and bad, are left alone; two per cent lightly edited copies are found."""
+    power.check_against_product(table, (600, 600), 700)
+    for kind in NEGATIVES:
+        assert rejections(power, table, kind, 0.0, 100) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
+    assert rejections(power, table, "fresh real", 0.02, 40) >= 0.95
+    assert rejections(power, table, "fresh real", 0.01, 40) >= 0.75
