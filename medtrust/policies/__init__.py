@@ -1,0 +1,1 @@
+"""Ready policies, one TOML file each: data, no code."""
