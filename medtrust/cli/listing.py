@@ -83,12 +83,9 @@ def data_list(as_json: bool) -> None:
 def data_get(name: str, cache: Path | None, offline: bool) -> None:
     """Fetch one recipe, check its SHA-256, unpack it into the cache and print where it is."""
     from medtrust.progress import make_progress
-    from medtrust.recipes import cache_folder, find_recipe, get_recipe
+    from medtrust.recipes import cache_folder, get_recipe
 
-    recipe = find_recipe(name)
     place = get_recipe(name, cache=cache or cache_folder(), progress=make_progress(), offline=offline)
-    click.echo(f"licence: {recipe.licence}", err=True)
-    click.echo(f"cite:    {recipe.citation}", err=True)
     click.echo(place)
 
 

@@ -40,7 +40,7 @@ def get_recipe(name: str, *, cache: Path, progress: Progress, offline: bool = Fa
     Args:
         name: Name of the recipe.
         cache: Folder of the cache; data goes to `data/<name>/`, weights to `weights/<file>`.
-        progress: Told the licence and the citation when something is fetched.
+        progress: Told the licence and the citation, and what is fetched.
         offline: Open no connection.
 
     Returns:
@@ -53,8 +53,15 @@ def get_recipe(name: str, *, cache: Path, progress: Progress, offline: bool = Fa
     """
     recipe = find_recipe(name)
     place = cache / "data" / recipe.name if recipe.kind == "data" else cache / "weights" / recipe.file
-    if _is_complete(recipe, place):
-        return place
+    if not _is_complete(recipe, place):
+        _fetch(recipe, cache, place, progress, offline)
+    progress.say(f"licence of {name}: {recipe.licence}")
+    progress.say(f"cite: {recipe.citation}")
+    return place
+
+
+def _fetch(recipe: Recipe, cache: Path, place: Path, progress: Progress, offline: bool) -> None:
+    name = recipe.name
     archive = _kept_archive(recipe, cache)
     if archive is None:
         if offline:
@@ -71,9 +78,6 @@ def get_recipe(name: str, *, cache: Path, progress: Progress, offline: bool = Fa
     except OSError as error:
         raise ConfigError(f"cannot write into {cache} ({error}); name another folder with --cache") from error
     archive.unlink(missing_ok=True)
-    progress.say(f"licence of {name}: {recipe.licence}")
-    progress.say(f"cite: {recipe.citation}")
-    return place
 
 
 def _kept_archive(recipe: Recipe, cache: Path) -> Path | None:

@@ -58,9 +58,12 @@ def summary(report: TrustReport | Mapping[str, Any], where: str = "") -> Text:
         text.append(", ".join(plain(name, 80) for name, _ in suspects), "bold")
         text.append("\n")
     gated = {gate["result"] for gate in plain_report["gates"]}
+    silent: dict[tuple[str, str], list[str]] = {}
     for row in plain_report["results"]:
         if row["status"] != "ok" and row["id"] not in gated:
-            text.append(f"\n  {plain(row['id'], 80)}: {row['status']}, {plain(row['reason'])}\n")
+            silent.setdefault((row["status"], plain(row["reason"])), []).append(plain(row["id"], 80))
+    for (status, reason), ids in silent.items():
+        text.append(f"\n  {', '.join(ids)}: {status}, {reason}\n")
     if where:
         text.append("\nReport: ")
         text.append(plain(where), "underline")

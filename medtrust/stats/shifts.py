@@ -10,6 +10,8 @@ from medtrust.stats.resampling import Patients, groups
 
 __all__ = ["MeanNoise", "mean_noise"]
 
+_ITERATIONS = 100  # of the power method; a direction among the noisiest will do, it need not be the noisiest
+
 
 @dataclass(frozen=True, slots=True)
 class MeanNoise:
@@ -18,7 +20,7 @@ class MeanNoise:
     Args:
         typical: Its variance along a direction drawn like the noise itself, tr V² / tr V.
         largest: Its variance along `direction`.
-        direction: [d] unit vector along which it is largest.
+        direction: [d] unit vector along which it is largest, or nearly so; zero without noise.
     """
 
     typical: float
@@ -36,13 +38,15 @@ def mean_noise(a: torch.Tensor, b: torch.Tensor, patients_a: Patients = None, pa
         patients_b: Likewise of b.
     """
     parts = torch.cat([_by_patient(a.double(), patients_a), _by_patient(b.double(), patients_b)])  # V = partsᵀ parts
-    wide = len(parts) < parts.shape[1]
-    values, vectors = torch.linalg.eigh(parts @ parts.T if wide else parts.T @ parts)
-    values = values.clamp_min(0)
-    direction = parts.T @ vectors[:, -1] if wide else vectors[:, -1]
-    norm = direction.norm()
-    typical = float(values.square().sum() / values.sum()) if values[-1] > 0 else 0.0
-    return MeanNoise(typical, float(values[-1]), direction / norm if norm > 0 else direction)
+    total = float(parts.square().sum())
+    if total == 0:
+        return MeanNoise(0.0, 0.0, parts.new_zeros(parts.shape[1]))
+    gram = parts @ parts.T if len(parts) < parts.shape[1] else parts.T @ parts
+    direction = parts[parts.square().sum(1).argmax()]
+    for _ in range(_ITERATIONS):
+        direction = parts.T @ (parts @ direction)
+        direction = direction / direction.norm()
+    return MeanNoise(float(gram.square().sum()) / total, float((parts @ direction).square().sum()), direction)
 
 
 def _by_patient(x: torch.Tensor, patients: Patients) -> torch.Tensor:
