@@ -33,15 +33,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# 120 draws of an interval that covers 95 % fall below 0.88 less than once in 500.
-REPS, LEAST = 120, 0.88
+# 80 draws of an interval that covers 95 % fall below 0.86 about once in 1000 rows.
+REPS, LEAST = 80, 0.86
 
 
 @pytest.mark.parametrize("index", range(6))
 def test_frechet_interval_covers_where_the_percentile_bootstrap_fails(study: ModuleType, index: int) -> None:
     """The Fréchet interval holds the population's distance; the percentile bootstrap's does not."""
     population = list(study.populations(5))[index]
-    row = study.frechet_row(population, 100, REPS, bootstrap=30)
+    row = study.frechet_row(population, 100, REPS, bootstrap=20)
     assert row.cover >= LEAST
     assert row.bootstrap < row.cover
     if population.name == "equal":
@@ -60,8 +60,8 @@ def test_kid_interval_covers(study: ModuleType, index: int) -> None:
 def test_manifold_intervals_cover(study: ModuleType, index: int) -> None:
     """The four shares' intervals hold their expectation."""
     population = list(study.populations(5))[index]
-    for row in study.manifold_rows(population, 80, 80):
-        assert row.cover >= 0.87, row.statistic
+    for row in study.manifold_rows(population, 80, REPS):
+        assert row.cover >= LEAST, row.statistic
 
 
 def test_the_bracket_covers_and_is_wide(study: ModuleType) -> None:
