@@ -48,9 +48,12 @@ def summary(report: TrustReport | Mapping[str, Any], where: str = "") -> Text:
         text.append(f"{plain(pillar.row['title'] or pillar.row['id'], 60)}: {pillar.line}\n")
     if plain_report["gates"]:
         text.append("\n")
+    names = [gate["id"] for gate in plain_report["gates"]]
     for gate in plain_report["gates"]:
         text.append(f"  {SIGNS[gate['verdict']]} {gate['verdict']:<13}", STYLES[gate["verdict"]])
-        text.append(f"{plain(gate['id'], 60)}: ", "bold")
+        # one gate on several feature spaces gives a line for each
+        which = f" of {plain(gate['result'], 60)}" if names.count(gate["id"]) > 1 else ""
+        text.append(f"{plain(gate['id'], 60)}{which}: ", "bold")
         text.append(f"{plain(' '.join(gate['why']))}\n")
     suspects = view.suspects(plain_report)
     if suspects:
