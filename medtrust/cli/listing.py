@@ -103,4 +103,6 @@ def info(as_json: bool) -> None:
     for part, values in facts.items():
         click.echo(part)
         for key, value in values.items():
-            click.echo(f"  {key:<18} {value}")
+            if value not in (None, []):
+                shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+                click.echo(f"  {key.replace('_', ' '):<22} {shown}")
