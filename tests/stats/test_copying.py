@@ -134,8 +134,8 @@ def without_copies(rng, spread=1.0, n_train=60, n_holdout=60, m=80):
 @pytest.mark.parametrize(("n_train", "n_holdout"), [(60, 60), (90, 30)])
 def test_size_holds_whatever_the_fidelity(spread, n_train, n_holdout):
     """Without copies the test rejects in about 5 % of audits, for faithful and unfaithful generators alike."""
-    size = rejection_rate(without_copies, 200, 11, spread=spread, n_train=n_train, n_holdout=n_holdout)
-    assert size <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+    size = rejection_rate(without_copies, 120, 11, spread=spread, n_train=n_train, n_holdout=n_holdout)
+    assert size <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
 
 
 def with_patients(rng, copies=0):
@@ -152,7 +152,7 @@ def with_patients(rng, copies=0):
 
 def test_size_and_power_with_several_images_per_patient():
     """Correlated images of one patient neither inflate the size nor hide the copies."""
-    assert rejection_rate(with_patients, 200, 12) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+    assert rejection_rate(with_patients, 120, 12) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
     assert rejection_rate(with_patients, 40, 13, copies=10) >= 0.9
 
 
