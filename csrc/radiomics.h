@@ -59,11 +59,12 @@ struct LevelRows {
   const uint16_t *above, *here, *below;
   int64_t width;
 };
+// Lengths so far of the runs to the lower right, down and to the lower left; padded like the levels.
 struct RunRows {
-  uint16_t* down;            // [width], lengths so far, updated in place
-  const uint16_t *old_right, *old_left;  // padded, of the row above
-  uint16_t *right, *left;    // padded, of this row
+  const uint16_t* before[3];  // of the row above
+  uint16_t* now[3];
 };
+enum Join : uint8_t { kNorth = 1, kNorthEast = 2, kWest = 4, kNorthWest = 8 };  // equal neighbours
 struct Moments4 {
   double m2, m3, m4, absolute;  // sums of powers and of |x - centre|
 };
@@ -79,6 +80,7 @@ struct RadiomicsKernels {
   // cell = (neighbours inside * 9 + equal neighbours) * (levels + 1) + level; gap = |inside * level - their sum|.
   void (*neighbourhood)(const LevelRows& rows, int64_t stride, uint16_t* cell, uint16_t* gap);
   void (*runs)(const LevelRows& rows, const RunRows& runs);
+  void (*joins)(const LevelRows& rows, uint8_t* codes);  // [width] sums of Join
   Extremes (*extremes)(const float* values, int64_t count);
   Moments4 (*moments)(const float* values, int64_t count, double centre);
   double (*absolute)(const float* values, int64_t count, double centre);

@@ -55,11 +55,16 @@ class Quantiles {
     for (auto& group : groups_) group.clear();
     for (int64_t i = 0; i < count; ++i)
       if (const uint8_t slot = slots_[bins_[size_t(i)]]; slot != 0) groups_[slot - 1].push_back(values[i]);
+    bool mixed[10];
+    for (int g = 0; g < slots; ++g) {  // a bin of one value, such as the background, needs no order
+      const auto ends = std::minmax_element(groups_[g].begin(), groups_[g].end());
+      mixed[g] = *ends.first < *ends.second;
+    }
     double found[10];
     for (int r = 0; r < 10; ++r) {
-      auto& group = groups_[slots_[size_t(bins_of[r])] - 1];
-      const auto place = group.begin() + (ranks[r] - counts_[size_t(bins_of[r])]);
-      std::nth_element(group.begin(), place, group.end());
+      const int g = slots_[size_t(bins_of[r])] - 1;
+      const auto place = groups_[g].begin() + (ranks[r] - counts_[size_t(bins_of[r])]);
+      if (mixed[g]) std::nth_element(groups_[g].begin(), place, groups_[g].end());
       found[r] = *place;
     }
     for (int q = 0; q < 5; ++q) {
@@ -90,7 +95,10 @@ class Plane {
     if (spec.families & kRuns) {
       longest_ = std::max(spec.height, spec.width);
       lengths_.assign(size_t(4 * (longest_ + 1) * stride_), 0);
-      for (auto& lengths : running_) lengths.assign(size_t(row_), 0);
+      for (int d = 0; d < 3; ++d) {
+        before_[d].assign(size_t(row_), 0);
+        now_[d].assign(size_t(row_), 0);
+      }
     }
     if (spec.families & kZones) zones_ = std::make_unique<ZoneLabels>(spec.height, spec.width);
     if (spec.families & (kToneDifference | kDependence)) {
@@ -160,7 +168,7 @@ class Plane {
   void texture() {
     std::fill(histogram_.begin(), histogram_.end(), 0);
     std::fill(pairs_.begin(), pairs_.end(), 0);
-    for (auto& lengths : running_) std::fill(lengths.begin(), lengths.end(), 0);
+    for (auto& lengths : now_) std::fill(lengths.begin(), lengths.end(), 0);
     clear_lengths();
     for (auto* sums : {&gaps_, &inside_, &same_}) std::fill(sums->begin(), sums->end(), 0);
     if (zones_) zones_->start();
@@ -170,7 +178,7 @@ class Plane {
       for (int64_t x = 0; x < spec_.width; ++x) ++histogram_[rows.here[x]];
       if (spec_.families & kCooccurrence) add_pairs(rows);
       if (spec_.families & kRuns) add_runs(rows);
-      if (zones_) zones_->add_row(rows);
+      if (zones_) zones_->add_row(run_, rows, y);
       if (packed_.empty()) continue;
       add_neighbourhood(rows);
       pending += spec_.width;
@@ -195,20 +203,22 @@ class Plane {
 
   void add_runs(const LevelRows& rows) {
     const int64_t size = (longest_ + 1) * stride_;
-    running_[1].swap(running_[2]);
-    running_[3].swap(running_[4]);
-    const RunRows runs{running_[0].data() + 1, running_[1].data() + 1, running_[3].data() + 1, running_[2].data() + 1,
-                       running_[4].data() + 1};
+    RunRows runs{};
+    for (int d = 0; d < 3; ++d) {
+      before_[d].swap(now_[d]);
+      runs.before[d] = before_[d].data() + 1;
+      runs.now[d] = now_[d].data() + 1;
+    }
     run_.runs(rows, runs);
     uint32_t* across = lengths_.data();
     int64_t length = 0;
     for (int64_t x = 0; x < rows.width; ++x) {
       const uint16_t level = rows.here[x];
-      length = level == rows.here[x - 1] ? length + 1 : 1;
+      length = (length & -int64_t(level == rows.here[x - 1])) + 1;  // no branch: noise cannot be predicted
       ++across[length * stride_ + level];
-      ++across[size + runs.down[x] * stride_ + level];
-      ++across[2 * size + runs.right[x] * stride_ + level];
-      ++across[3 * size + runs.left[x] * stride_ + level];
+      ++across[size + runs.now[0][x] * stride_ + level];
+      ++across[2 * size + runs.now[1][x] * stride_ + level];
+      ++across[3 * size + runs.now[2][x] * stride_ + level];
     }
   }
 
@@ -286,7 +296,7 @@ class Plane {
   std::vector<uint16_t> levels_;  // [height + 2, width + 2], a border of outside around the plane
   std::vector<float> values_;     // of the region, row by row
   std::vector<uint32_t> histogram_, pairs_, lengths_;
-  std::vector<uint16_t> running_[5];  // down; to the right: before and now; to the left: before and now
+  std::vector<uint16_t> before_[3], now_[3];  // see RunRows
   std::unique_ptr<ZoneLabels> zones_;
   std::vector<uint64_t> packed_, gaps_, inside_, same_;
   std::vector<uint16_t> cell_, gap_;

@@ -8,7 +8,7 @@ namespace {
 // Values above 3.4028235e38 in magnitude are infinities in float32; a NaN fails every comparison.
 template <typename T>
 inline bool usable(T x) {
-  return x <= T(3.4028234663852886e38) && x >= T(-3.4028234663852886e38);
+  return (x <= T(3.4028234663852886e38)) & (x >= T(-3.4028234663852886e38));
 }
 inline bool usable(uint8_t) { return true; }
 inline bool usable(uint16_t) { return true; }
@@ -77,15 +77,25 @@ void neighbourhood(const LevelRows& rows, int64_t stride, uint16_t* __restrict c
   }
 }
 
+// Masks instead of conditions: only then does the compiler use vectors.
+void continued(const uint16_t* here, const uint16_t* there, const uint16_t* __restrict before,
+               uint16_t* __restrict now, int64_t width) {
+  for (int64_t x = 0; x < width; ++x) now[x] = uint16_t((before[x] & uint16_t(-(there[x] == here[x]))) + 1);
+}
+
 void runs(const LevelRows& rows, const RunRows& runs) {
+  for (int d = 0; d < 3; ++d) {
+    const int64_t from = d - 1;  // the run comes from the pixel above at the left, straight above or at the right
+    continued(rows.here, rows.above + from, runs.before[d] + from, runs.now[d], rows.width);
+  }
+}
+
+void joins(const LevelRows& rows, uint8_t* __restrict codes) {
   const uint16_t *above = rows.above, *here = rows.here;
-  uint16_t *__restrict down = runs.down, *__restrict right = runs.right, *__restrict left = runs.left;
-  const uint16_t *old_right = runs.old_right, *old_left = runs.old_left;
   for (int64_t x = 0; x < rows.width; ++x) {
     const uint16_t centre = here[x];
-    down[x] = uint16_t((above[x] == centre ? down[x] : 0) + 1);
-    right[x] = uint16_t((above[x - 1] == centre ? old_right[x - 1] : 0) + 1);
-    left[x] = uint16_t((above[x + 1] == centre ? old_left[x + 1] : 0) + 1);
+    codes[x] = uint8_t((above[x] == centre) * kNorth + (above[x + 1] == centre) * kNorthEast +
+                       (here[x - 1] == centre) * kWest + (above[x - 1] == centre) * kNorthWest);
   }
 }
 
@@ -189,7 +199,8 @@ void bin(const float* values, int64_t count, double lowest, double scale, uint16
 }  // namespace
 
 namespace MEDTRUST_ISA {
-const RadiomicsKernels radiomics_kernels = {discretise, neighbourhood, runs, extremes, moments, absolute, inner, bin};
+const RadiomicsKernels radiomics_kernels = {discretise, neighbourhood, runs,  joins, extremes,
+                                            moments,    absolute,      inner, bin};
 }
 
 }  // namespace medtrust

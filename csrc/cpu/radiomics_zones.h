@@ -9,45 +9,48 @@ namespace medtrust {
 
 class ZoneLabels {
  public:
-  // At most one new label per pixel; label 0 is everything outside.
+  // At most one new label per pixel. Level 0, outside, makes zones too; they are left out at the end.
   ZoneLabels(int64_t height, int64_t width)
-      : zones_(size_t(height * width + 2)),
+      : stride_(width + 2),
+        zones_(size_t(height * width + 2)),
         parents_(size_t(height * width + 2)),
-        above_(size_t(width + 2)),
-        here_(size_t(width + 2)) {}
+        labels_(size_t((height + 1) * stride_), 0),
+        codes_(size_t(width)) {
+    for (int code = 0; code < 16; ++code) {
+      const int64_t west_side = code & kWest ? -1 : code & kNorthWest ? -1 - stride_ : 0;
+      const int64_t north_side = code & kNorth ? -stride_ : code & kNorthEast ? 1 - stride_ : 0;
+      from_[code] = north_side != 0 ? north_side : west_side;
+      // Neighbours that touch each other have met already, so one of them stands for the rest; only the north-east and
+      // the west side may meet here for the first time.
+      meets_[code] = !(code & kNorth) && (code & kNorthEast) ? west_side : 0;
+    }
+  }
 
   void start() {
     next_ = 1;
     zones_[0] = {0, 0};
     parents_[0] = 0;
-    here_.assign(here_.size(), 0);
-    above_.assign(above_.size(), 0);
   }
 
-  void add_row(const LevelRows& rows) {
-    const uint16_t *above = rows.above, *here = rows.here;
-    const int32_t* up = above_.data() + 1;
-    int32_t* label = here_.data() + 1;
+  void add_row(const RadiomicsKernels& run, const LevelRows& rows, int64_t y) {
+    run.joins(rows, codes_.data());
+    int32_t* label = labels_.data() + (y + 1) * stride_ + 1;
+    Zone* zones = zones_.data();
+    int32_t* parents = parents_.data();
+    int32_t next = next_;
     for (int64_t x = 0; x < rows.width; ++x) {
-      const uint16_t centre = here[x];
-      const bool outside = centre == 0, n = above[x] == centre, ne = above[x + 1] == centre, w = here[x - 1] == centre,
-                 nw = above[x - 1] == centre;
-      const int32_t west = label[x - 1], north_west = up[x - 1], north = up[x], north_east = up[x + 1];
-      // Neighbours that touch each other have met already, so one of them stands for the rest; only the north-east
-      // and the west side may meet here for the first time. Selects instead of branches: noise cannot be predicted.
-      zones_[size_t(next_)] = {0, centre};
-      parents_[size_t(next_)] = next_;
-      int32_t mine = choose(nw, north_west, next_);
-      mine = choose(w, west, mine);
-      mine = choose(ne, north_east, mine);
-      mine = choose(n, north, mine);
-      mine = choose(outside, 0, mine);
-      next_ += mine == next_;
-      ++zones_[size_t(mine)].size;
+      const uint8_t code = codes_[size_t(x)];
+      // A new zone is prepared whether needed or not, and the label comes by an address: noise cannot be predicted.
+      zones[next] = {0, rows.here[x]};
+      parents[next] = next;
+      label[x] = next;
+      const int32_t mine = label[x + from_[code]];
       label[x] = mine;
-      if (!n & ne & (w | nw) & !outside) unite(mine, w ? west : north_west);
+      ++zones[mine].size;
+      next += mine == next;
+      if (meets_[code] != 0 && label[x + meets_[code]] != mine) unite(mine, label[x + meets_[code]]);
     }
-    above_.swap(here_);
+    next_ = next;
   }
 
   // The zones, in an order that follows from the image alone.
@@ -59,17 +62,12 @@ class ZoneLabels {
       if (root != l) zones_[size_t(root)].size += zones_[size_t(l)].size;
     }
     for (int32_t l = 1; l < next_; ++l)
-      if (parents_[size_t(l)] == l) zones_[size_t(count++)] = zones_[size_t(l)];
+      if (parents_[size_t(l)] == l && zones_[size_t(l)].level != 0) zones_[size_t(count++)] = zones_[size_t(l)];
     *zones = zones_.data();
     return count;
   }
 
  private:
-  static int32_t choose(bool wanted, int32_t yes, int32_t no) {
-    const int32_t mask = -int32_t(wanted);
-    return (yes & mask) | (no & ~mask);
-  }
-
   int32_t root(int32_t l) {
     while (parents_[size_t(l)] != l) {
       parents_[size_t(l)] = parents_[size_t(parents_[size_t(l)])];
@@ -86,8 +84,11 @@ class ZoneLabels {
       parents_[size_t(a)] = b;
   }
 
+  const int64_t stride_;
+  int64_t from_[16], meets_[16];  // by the sum of Join: steps to the label to take, and to one that it meets, or 0
   std::vector<Zone> zones_;
-  std::vector<int32_t> parents_, above_, here_;
+  std::vector<int32_t> parents_, labels_;  // labels with a border of 0 above, left and right
+  std::vector<uint8_t> codes_;
   int32_t next_ = 1;
 };
 
