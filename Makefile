@@ -38,11 +38,12 @@ $(VENV)/bin/python:
 
 # the editable install is renewed when the extension's sources change
 $(VENV)/.installed: $(NATIVE) constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@# setuptools warns of every editable install, which tells nobody anything
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,peers]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,peers]'
 	@touch $@
 
 clean:
