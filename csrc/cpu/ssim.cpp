@@ -12,7 +12,7 @@ namespace medtrust {
 namespace {
 
 constexpr int64_t kTileRows = 64;
-constexpr int64_t kTileCols = 240;
+constexpr int64_t kTileCols = 512;
 
 struct Free {
   void operator()(double* p) const { std::free(p); }

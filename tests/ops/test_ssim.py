@@ -63,6 +63,31 @@ def test_other_windows(window, size, sigma):
     torch.testing.assert_close(got, twin(x, y, 255, "wang", **options), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("size", [1, 3, 7, 9, 11, 13])
+@pytest.mark.parametrize("shape", [(13, 13), (17, 530), (70, 29)])
+def test_uniform_windows_of_bytes(size, shape):
+    """Uniform windows over 8-bit images, black and white included, give the float64 value to float32's precision."""
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randint(0, 256, (2, 2, *shape), generator=generator)
+    y = (x + torch.randint(-30, 31, x.shape, generator=generator)).clamp(0, 255)
+    x[0, 0], y[0, 0] = 255, 255
+    x[0, 1], y[0, 1] = 255, 0
+    y[1, 1] = 255 - x[1, 1]
+    x, y = x.to(torch.uint8), y.to(torch.uint8)
+    options = {"window": "uniform", "size": size}
+    planes = [ops.ssim(x[:, c : c + 1], y[:, c : c + 1], data_range=255, **options) for c in range(2)]
+    expected = [twin(x[:, c : c + 1], y[:, c : c + 1], 255, "wang", **options) for c in range(2)]
+    torch.testing.assert_close(torch.stack(planes), torch.stack(expected), atol=3e-7, rtol=0)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e-3, 1e12])
+def test_unit_of_the_intensities(unit):
+    """The value depends on the images in units of the data range, however small or large these are."""
+    x, y = (t / 255 for t in pair((1, 1, 40, 50), torch.float32, seed=21))
+    expected = ops.ssim(x, y, data_range=1)
+    torch.testing.assert_close(ops.ssim(x * unit, y * unit, data_range=unit), expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("convention", ["wang", "torchmetrics", "skimage"])
 def test_volumes(convention):
     """Volumes are filtered along depth as well."""
