@@ -121,7 +121,8 @@ def audit(
     rules = gate.load_policy(policy)
     before = gate.baseline_for(rules, baseline)
     features = [features] if isinstance(features, str) else list(features)
-    plan = make_plan(host, metrics=metrics, features=features, seed=seed, level=level, options=options)
+    asked = gate.demands(rules)
+    plan = make_plan(host, metrics=metrics, features=features, seed=seed, level=level, options=options, demands=asked)
     place = ensure_folder(Path(out)) if out is not None else None
     offline = bool(os.environ.get("CI")) if offline is None else offline
     cache_dir = Path(cache) if cache else Path(platformdirs.user_cache_dir("medtrust"))

@@ -15,6 +15,7 @@ from medtrust.errors import ConfigError, Insufficient, SelectionError
 from medtrust.host import BrokenPluginError
 from medtrust.seeding import derive_seed
 from medtrust.types import (
+    Demand,
     FeatureMatrix,
     FeatureSpec,
     Intensity,
@@ -64,6 +65,7 @@ class Plan:
     seed: int
     level: float
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    demands: Mapping[str, Demand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def make_plan(
     seed: int,
     level: float,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    demands: Mapping[str, Demand] | None = None,
 ) -> Plan:
     """Resolve names to plugins and find every error that can be found before reading an image.
 
@@ -93,6 +96,7 @@ def make_plan(
         seed: Root seed.
         level: Confidence level of the intervals.
         options: Options by plugin name, handed to its metrics.
+        demands: What the policy asks, by result id without the feature space.
 
     Raises:
         ConfigError: An unknown name, or a level outside (0, 1).
@@ -123,7 +127,7 @@ def make_plan(
             jobs.append(job)
     if not jobs:
         raise SelectionError("no metric is left to run; see `medtrust plugins list` for what is installed")
-    return Plan(tuple(jobs), spaces, tuple(skipped), seed, level, options or {})
+    return Plan(tuple(jobs), spaces, tuple(skipped), seed, level, options or {}, demands or {})
 
 
 def _canonical(host: Host, name: str) -> str:
@@ -195,6 +199,7 @@ def _run_job(
         seed=derive_seed(plan.seed, "metric", job.contribution.full_name, job.space),
         space=job.space,
         options=plan.options.get(job.contribution.plugin, {}),
+        demand=next((plan.demands[name] for name in job.spec.result_ids if name in plan.demands), Demand()),
     )
     try:
         with _guarded():

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from medtrust.errors import ConfigError
-from medtrust.gate import READY_POLICIES, Requirement, exit_code, load_policy
+from medtrust.gate import READY_POLICIES, Requirement, demands, exit_code, load_policy
+from medtrust.types import Demand
 
 HEAD = 'schema = "medtrust.policy/1"\n'
 GATE = '[[gate]]\nid = "g"\nresult = "fidelity.fd[a]"\nop = "<="\nthreshold = 5\n'
@@ -183,3 +184,16 @@ def test_the_policy_in_the_docs_loads(tmp_path):
     assert {gate.mode for gate in policy.gates} == {"ci", "point", "test", "nonregression"}
     assert policy.waivers
     assert policy.baseline == tmp_path / "baseline.json"
+
+
+def test_a_policy_tells_tests_what_it_asks(tmp_path):
+    """The strictest level and the smallest effect of the gates on one result's p-value; other gates ask nothing."""
+    gates = "".join(
+        f'[[gate]]\nid = "{i}"\nresult = "privacy.cpm"\nfield = "p_adj"\nop = ">="\nthreshold = {alpha}\n'
+        f'require = {{ "resolution.min_detectable" = "<={effect}" }}\n'
+        for i, (alpha, effect) in enumerate([(0.05, 0.02), (0.01, 0.1)])
+    )
+    point = '[[gate]]\nid = "x"\nresult = "privacy.duplicates"\nmode = "point"\nop = "<="\nthreshold = 0\n'
+    path = tmp_path / "policy.toml"
+    path.write_text(f'schema = "medtrust.policy/1"\n{gates}{point}')
+    assert demands(load_policy(path)) == {"privacy.cpm": Demand(alpha=0.01, effect=0.02)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medtrust.gate.exits import exit_code
 from medtrust.gate.judge import baseline_for, judge, load_baseline
-from medtrust.gate.policy import READY_POLICIES, Gate, Policy, Requirement, Waiver, load_policy
+from medtrust.gate.policy import READY_POLICIES, Gate, Policy, Requirement, Waiver, demands, load_policy
 
 __all__ = [
     "READY_POLICIES",
@@ -14,6 +14,7 @@ __all__ = [
     "Waiver",
     "baseline_for",
     "exit_code",
+    "demands",
     "judge",
     "load_baseline",
     "load_policy",

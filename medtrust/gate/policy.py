@@ -15,8 +15,9 @@ from typing import Any
 
 from medtrust.errors import ConfigError
 from medtrust.gate.table import Table, near_miss
+from medtrust.types import Demand
 
-__all__ = ["READY_POLICIES", "Gate", "Policy", "Requirement", "Waiver", "load_policy"]
+__all__ = ["READY_POLICIES", "Gate", "Policy", "Requirement", "Waiver", "demands", "load_policy"]
 
 SCHEMA = "medtrust.policy/1"
 READY_POLICIES = ("research", "clinical-strict", "ci-smoke", "demo")
@@ -106,6 +107,28 @@ class Policy:
     gates: tuple[Gate, ...]
     waivers: tuple[Waiver, ...] = ()
     baseline: Path | None = None
+
+
+def demands(policy: Policy) -> dict[str, Demand]:
+    """Say what the gates on p-values ask of each result, the strictest where there are several.
+
+    Args:
+        policy: A checked policy.
+
+    Returns:
+        Level and smallest effect by result id, without the feature space.
+    """
+    asked: dict[str, Demand] = {}
+    for gate in policy.gates:
+        if gate.mode != "test" or gate.threshold is None:
+            continue
+        name = gate.result.split("[", 1)[0]
+        before = asked.get(name, Demand())
+        effects = [float(r.value) for r in gate.require if r.path == "resolution.min_detectable"]
+        alphas = [each for each in (before.alpha, gate.threshold) if each is not None]
+        effects += [] if before.effect is None else [before.effect]
+        asked[name] = Demand(min(alphas), min(effects) if effects else None)
+    return asked
 
 
 def load_policy(source: str | Path) -> Policy:

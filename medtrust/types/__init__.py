@@ -5,6 +5,7 @@ Importing this package imports neither torch nor numpy, so that listing plugins 
 
 from medtrust.types.images import ImageHeader, ImageReader, ImageRecord, Intensity, Limits, SetName
 from medtrust.types.protocols import (
+    Demand,
     FeatureExtractor,
     FeatureMatrix,
     Generator,
@@ -42,6 +43,7 @@ from medtrust.types.specs import (
 
 __all__ = [
     "PILLARS",
+    "Demand",
     "Direction",
     "Estimate",
     "Evidence",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medtrust.progress import Progress
 
 __all__ = [
+    "Demand",
     "FeatureExtractor",
     "FeatureMatrix",
     "Generator",
@@ -105,6 +106,19 @@ class SetData:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """What the policy asks of a test, so that its resolution and self-test speak of the gate that will be applied.
+
+    Args:
+        alpha: A p-value below this raises the gate's alarm; None where no gate looks at a p-value.
+        effect: The smallest effect that must have been visible; None where the policy names none.
+    """
+
+    alpha: float | None = None
+    effect: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricInput:
     """Everything a metric may look at. `seed` is already derived for this metric: use it as it is."""
 
@@ -116,6 +130,12 @@ class MetricInput:
     seed: int = 0
     space: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    demand: Demand = field(default_factory=Demand)
+
+    @property
+    def alpha(self) -> float:
+        """Level at which tests of this metric are judged: the policy's, else 1 - `level`."""
+        return 1 - self.level if self.demand.alpha is None else self.demand.alpha
 
 
 @runtime_checkable

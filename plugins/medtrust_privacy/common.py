@@ -15,7 +15,15 @@ from medtrust.stats.copying import Views
 from medtrust.stats.embedding import PIXEL_SIDE
 from medtrust.types import FeatureMatrix, Interval, MetricInput, SetData
 
-__all__ = ["AgainstTrain", "Trio", "interval_of_share", "patient_codes", "patient_minimum", "share_option"]
+__all__ = [
+    "AgainstTrain",
+    "Trio",
+    "interval_of_share",
+    "patient_codes",
+    "patient_minimum",
+    "effect_option",
+    "share_option",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -151,3 +159,8 @@ def share_option(data: MetricInput, name: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
         raise ConfigError(f"privacy option {name} is {value!r}; give a number between 0 and 1, such as {default}")
     return float(value)
+
+
+def effect_option(data: MetricInput) -> float:
+    """Read the share of copies that a self-test must find: the option `effect`, else what the policy asks, else 2 %."""
+    return share_option(data, "effect", 0.02 if data.demand.effect is None else data.demand.effect)

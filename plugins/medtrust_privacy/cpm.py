@@ -10,7 +10,7 @@ from medtrust.errors import Insufficient
 from medtrust.stats import CopyTest, benjamini_hochberg, clopper_pearson, copy_score, copy_test, fewest_flagged
 from medtrust.stats.exact import hypergeometric_tail
 from medtrust.types import Estimate, Evidence, Interval, MetricInput, Null, Resolution, Result, TestOutcome
-from medtrust_privacy.common import Trio, share_option
+from medtrust_privacy.common import Trio, effect_option, share_option
 from medtrust_privacy.pairs import MOST, pair
 from medtrust_privacy.selftest import check_on_planted_copies
 
@@ -32,7 +32,8 @@ class ClosePairMembership:
 
         Args:
             data: Train, holdout and synthetic with images and pixel features. Options: `effect`, the share of copies
-                that the self-test must find (0.02), and `fdr`, the false discovery rate of the offenders (0.1).
+                that the self-test must find (the policy's, else 0.02), and `fdr`, the false discovery rate of the
+                offenders (0.1).
 
         Returns:
             Share of training patients among the closest pairs, against their share in the pool.
@@ -41,9 +42,9 @@ class ClosePairMembership:
             Insufficient: Too few patients for any outcome to be significant, or unusable features.
             ConfigError: An option is no share between 0 and 1.
         """
-        effect, fdr = share_option(data, "effect", 0.02), share_option(data, "fdr", FDR)
+        effect, fdr = effect_option(data), share_option(data, "fdr", FDR)
         sets = Trio(data)
-        alpha = 1 - data.level
+        alpha = data.alpha
         outcome = copy_test(sets.train, sets.holdout, sets.synthetic, seed=data.seed, views=sets.views)
         needed = _refuse_hopeless(outcome, alpha)
         selftest, resolution, checked = check_on_planted_copies(outcome, data, sets.views, alpha, effect)

@@ -24,7 +24,7 @@ from medtrust.types import (
     SelfTest,
     TestOutcome,
 )
-from medtrust_privacy.common import Trio, patient_codes, patient_minimum, share_option
+from medtrust_privacy.common import Trio, effect_option, patient_codes, patient_minimum
 from medtrust_privacy.copies import BANK, edited_copies, one_image_per_patient
 
 __all__ = ["Membership", "auc_with_error", "epsilon_lower_bound"]
@@ -58,13 +58,13 @@ class Membership:
             Insufficient: Fewer than 10 holdout patients on either side, or unusable features.
             ConfigError: The option is no share between 0 and 1.
         """
-        effect = share_option(data, "effect", 0.02)
+        effect = effect_option(data)
         attack = _Attack(data)
         members, others = attack.margins(attack.to_synthetic)
         auc, se = auc_with_error(members, others)
         half = float(norm.ppf((1 + data.level) / 2)) * se
         p = float(norm.sf((auc - 0.5) / se)) if se > 0 else float(auc <= 0.5)
-        alpha = 1 - data.level
+        alpha = data.alpha
         selftest = _selftest(attack, data, effect, alpha, p)
         smallest = 0.5 + (float(norm.ppf(1 - alpha)) + float(norm.ppf(MIN_POWER))) * se
         facts = _low_rates(members, others, data.level)

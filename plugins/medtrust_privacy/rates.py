@@ -12,7 +12,7 @@ from scipy.stats import beta, binom
 from medtrust.seeding import derive_seed
 from medtrust.stats import clopper_pearson, copy_score, extreme_count_tail
 from medtrust.types import Estimate, Interval, MetricInput, Null, Resolution, Result, SelfTest, TestOutcome
-from medtrust_privacy.common import Trio, patient_codes, share_option
+from medtrust_privacy.common import Trio, effect_option, patient_codes
 from medtrust_privacy.copies import BANK, edited_copies, one_image_per_patient
 
 __all__ = ["CopyRate", "RateEstimate", "estimate_rate"]
@@ -44,11 +44,12 @@ class CopyRate:
             Insufficient: Unusable features or no holdout.
             ConfigError: The option is no share between 0 and 1.
         """
-        effect = share_option(data, "effect", 0.02)
+        effect = effect_option(data)
         sets = Trio(data)
         against = sets.against_train(data.seed)
         planted = _planted_scores(data, sets)
-        scores = Scores(against.synthetic, against.smallest, against.single, planted, data.level, effect, data.seed)
+        real = (against.smallest, against.single)
+        scores = Scores(against.synthetic, *real, planted, data.level, data.alpha, effect, data.seed)
         return {"privacy.extreme_count": _extreme(scores), "privacy.copy_rate": _rate(scores)}
 
 
@@ -61,6 +62,7 @@ class Scores:
     single: Floats
     planted: Floats
     level: float
+    alpha: float
     effect: float
     seed: int
 
@@ -75,7 +77,7 @@ def _planted_scores(data: MetricInput, sets: Trio) -> Floats:
 
 def _extreme(scores: Scores) -> Result:
     m, n = len(scores.synthetic), len(scores.reference)
-    alpha = 1 - scores.level
+    alpha = scores.alpha
     cut = float(scores.reference.min())
     k = int((scores.synthetic < cut).sum())
     p = extreme_count_tail(k, m, n)

@@ -26,6 +26,7 @@ __all__ = ["check_on_planted_copies"]
 REAL = 400  # patients whose images stand for a perfect generator
 RATES = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 MIN_POWER, MAX_SIZE, SPLIT_ALPHA = 0.8, 0.09, 0.01
+SIZE_LEVEL = 0.05  # that MAX_SIZE belongs to
 
 
 def check_on_planted_copies(
@@ -51,7 +52,8 @@ def check_on_planted_copies(
     own, real = real_matches(outcome.pool, REAL, derive_seed(data.seed, "real"), views)
     seed = derive_seed(data.seed, "power")
     background = real if outcome.p <= alpha else outcome.matches
-    size = max(copy_size(outcome, each, alpha=alpha, seed=seed) for each in (outcome.matches, real))
+    # the size is measured where false alarms are common enough to be counted; the power where the gate stands
+    size = max(copy_size(outcome, each, alpha=SIZE_LEVEL, seed=seed) for each in (outcome.matches, real))
     rates = sorted({*RATES, effect})
     powers = dict(zip(rates, copy_power(outcome, background, planted, rates, alpha=alpha, seed=seed), strict=True))
     split = split_p(own, real, outcome.pool, derive_seed(data.seed, "split"))
@@ -65,7 +67,7 @@ def check_on_planted_copies(
         problems.append(
             f"train and holdout are not a random split (p = {split:.2g}): draw the holdout from the same patients"
         )
-    passed = f"size {size:.3f} without copies, power {powers[effect]:.2f} at {effect:.1%} lightly edited copies"
+    passed = f"size {size:.3f} at 5 % without copies, power {powers[effect]:.2f} at {effect:.1%} lightly edited copies"
     selftest = SelfTest(
         "failed" if problems else "ok", "; ".join(problems) or passed, auc=auc, size=size, power=powers[effect]
     )

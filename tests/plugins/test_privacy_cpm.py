@@ -10,7 +10,7 @@ import torch
 from privacy_sets import LEVELS, fields, make_audit, make_set
 
 from medtrust.errors import ConfigError, DataError, Insufficient
-from medtrust.types import MetricInput
+from medtrust.types import Demand, MetricInput
 from medtrust_privacy.cpm import ClosePairMembership
 
 EFFECT = 0.06
@@ -199,3 +199,14 @@ def test_registering_imports_neither_torch_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"cpm", "duplicates"} <= set(done.stdout.split())
+
+
+def test_the_resolution_is_that_of_the_policys_gate():
+    """A gate at 1 % sees less than one at 5 %, and the self-test looks for the effect that the policy names."""
+    data, _ = make_audit(5)
+    at = {alpha: run(replace(data, demand=Demand(alpha=alpha, effect=0.08))) for alpha in (0.05, 0.0005)}
+    assert [at[alpha].facts["alpha"] for alpha in at] == list(at)
+    assert at[0.0005].resolution.min_detectable >= at[0.05].resolution.min_detectable
+    assert at[0.0005].facts["power_at_3_percent"] < at[0.05].facts["power_at_3_percent"]
+    assert at[0.0005].facts["closest_needed_to_reject"] > at[0.05].facts["closest_needed_to_reject"]
+    assert "at 8.0% lightly edited copies" in at[0.05].selftest.detail
