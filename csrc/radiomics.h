@@ -74,7 +74,8 @@ struct Extremes {
 
 // The loops that are compiled once per instruction set.
 struct RadiomicsKernels {
-  // Levels of a row and its values as float32, whole or (with a mask) packed; returns whether all were finite.
+  // Levels of a row and its values as float32, whole or (with a mask) packed; without a mask `values` may be null.
+  // Returns whether all were finite.
   bool (*discretise)(const void* pixels, const uint8_t* mask, int64_t width, const RadiomicsSpec& spec,
                      uint16_t* levels, float* values, int64_t* kept);
   // cell = (neighbours inside * 9 + equal neighbours) * (levels + 1) + level; gap = |inside * level - their sum|.

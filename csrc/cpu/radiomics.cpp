@@ -33,38 +33,53 @@ constexpr double kShares[] = {0.1, 0.25, 0.5, 0.75, 0.9};
 class Quantiles {
  public:
   void compute(const RadiomicsKernels& run, const float* values, int64_t count, const Extremes& range, double* out) {
-    bins_.resize(size_t(count));
-    counts_.assign(kBins, 0);
-    slots_.assign(kBins, 0);
-    const double span = range.highest - range.lowest;
-    run.bin(values, count, range.lowest, span > 0 ? (kBins - 1) / span : 0.0, bins_.data());
-    for (int64_t i = 0; i < count; ++i) ++counts_[bins_[size_t(i)]];
+    const double span = range.highest - range.lowest, scale = span > 0 ? (kBins - 1) / span : 0.0;
+    const auto each_bin = [&](auto&& visit) {
+      uint16_t bins[kBlock];
+      for (int64_t first = 0; first < count; first += kBlock) {
+        const int64_t size = std::min(kBlock, count - first);
+        run.bin(values + first, size, range.lowest, scale, bins);
+        for (int64_t i = 0; i < size; ++i) visit(bins[i], values[first + i]);
+      }
+    };
+    starts_.assign(kBins + 1, 0);
+    each_bin([this](uint16_t bin, float) { ++starts_[bin + 1]; });
+    for (size_t b = 1; b < starts_.size(); ++b) starts_[b] += starts_[b - 1];
 
-    int64_t total = 0;
-    for (int64_t& start : counts_) start = std::exchange(total, total + start);  // how many values come before a bin
     int64_t ranks[10];
-    int bins_of[10];
-    uint8_t slots = 0;
+    int bins_of[10], slots_of[10], slots = 0;
+    slots_.assign(kBins, kUnwanted);
+    float* ends[kUnwanted + 1] = {};
+    int64_t wanted = 0;
     for (int r = 0; r < 10; ++r) {
-      const auto below = int64_t(kShares[r / 2] * double(count - 1));
-      ranks[r] = std::min(below + r % 2, count - 1);
-      bins_of[r] = int(std::upper_bound(counts_.begin(), counts_.end(), ranks[r]) - counts_.begin()) - 1;
+      ranks[r] = std::min(int64_t(kShares[r / 2] * double(count - 1)) + r % 2, count - 1);
+      bins_of[r] = int(std::upper_bound(starts_.begin(), starts_.end(), ranks[r]) - starts_.begin()) - 1;
       uint8_t& slot = slots_[size_t(bins_of[r])];
-      if (slot == 0) slot = ++slots;
+      if (slot == kUnwanted) {
+        slot = uint8_t(slots++);
+        wanted += size_of(bins_of[r]);
+      }
+      slots_of[r] = slot;
     }
-    for (auto& group : groups_) group.clear();
-    for (int64_t i = 0; i < count; ++i)
-      if (const uint8_t slot = slots_[bins_[size_t(i)]]; slot != 0) groups_[slot - 1].push_back(values[i]);
-    bool mixed[10];
-    for (int g = 0; g < slots; ++g) {  // a bin of one value, such as the background, needs no order
-      const auto ends = std::minmax_element(groups_[g].begin(), groups_[g].end());
-      mixed[g] = *ends.first < *ends.second;
-    }
+    group_.resize(size_t(wanted));
+    float* groups[10] = {};
+    for (int r = 0, next = 0; r < 10; ++r)
+      if (slots_of[r] == next) {
+        ends[next] = groups[next] = next == 0 ? group_.data() : groups[next - 1] + sizes_[next - 1];
+        sizes_[next] = size_of(bins_of[r]);
+        ++next;
+      }
+    each_bin([&](uint16_t bin, float value) {
+      if (const uint8_t slot = slots_[bin]; slot != kUnwanted) *ends[slot]++ = value;
+    });
+    bool mixed[10] = {};
+    for (int g = 0; g < slots; ++g)  // a bin of one value, such as the background, needs no order
+      for (const float* v = groups[g]; v < ends[g]; ++v) mixed[g] |= *v != *groups[g];
     double found[10];
     for (int r = 0; r < 10; ++r) {
-      const int g = slots_[size_t(bins_of[r])] - 1;
-      const auto place = groups_[g].begin() + (ranks[r] - counts_[size_t(bins_of[r])]);
-      if (mixed[g]) std::nth_element(groups_[g].begin(), place, groups_[g].end());
+      const int g = slots_of[r];
+      float* place = groups[g] + (ranks[r] - starts_[size_t(bins_of[r])]);
+      if (mixed[g]) std::nth_element(groups[g], place, ends[g]);
       found[r] = *place;
     }
     for (int q = 0; q < 5; ++q) {
@@ -74,10 +89,14 @@ class Quantiles {
   }
 
  private:
-  std::vector<uint16_t> bins_;
-  std::vector<int64_t> counts_;
+  static constexpr uint8_t kUnwanted = 10;
+  static constexpr int64_t kBlock = 1024;
+  int64_t size_of(int bin) const { return starts_[size_t(bin) + 1] - starts_[size_t(bin)]; }
+
+  std::vector<int64_t> starts_;  // how many values come before each bin
   std::vector<uint8_t> slots_;
-  std::vector<float> groups_[10];
+  std::vector<float> group_;
+  int64_t sizes_[10];
 };
 
 // What one thread needs for one plane at a time.
@@ -88,8 +107,7 @@ class Plane {
         run_(kernels()),
         stride_(spec.levels + 1),
         row_(spec.width + 2),
-        levels_(size_t((spec.height + 2) * row_), 0),
-        values_(size_t(spec.height * spec.width + 1)),
+        levels_(size_t(3 * row_), 0),
         histogram_(size_t(stride_)) {
     if (spec.families & kCooccurrence) pairs_.assign(size_t(4 * stride_ * stride_), 0);
     if (spec.families & kRuns) {
@@ -100,7 +118,7 @@ class Plane {
         now_[d].assign(size_t(row_), 0);
       }
     }
-    if (spec.families & kZones) zones_ = std::make_unique<ZoneLabels>(spec.height, spec.width);
+    if (spec.families & kZones) zones_ = std::make_unique<ZoneLabels>(spec.width);
     if (spec.families & (kToneDifference | kDependence)) {
       packed_.assign(size_t(2 * kCells * stride_), 0);
       cell_.resize(size_t(spec.width));
@@ -113,9 +131,8 @@ class Plane {
     int64_t count = 0;
     if (!read(pixels, mask, &count)) return RegionState::not_finite;
     if (count == 0) return RegionState::empty;
-    texture();
     if (spec_.families & kFirstOrder) {
-      first_order(count, out);
+      first_order(in_place(mask) ? static_cast<const float*>(pixels) : values_.data(), count, out);
       out += 20;
     }
     if (spec_.families & kCooccurrence) {
@@ -150,43 +167,54 @@ class Plane {
   static constexpr int kSumBits = 32;    // a packed counter: gaps below, pixels above
   static constexpr int64_t kPending = int64_t(1) << 20;  // pixels whose gaps, up to 2048 each, fit below
 
-  uint16_t* level_row(int64_t y) { return levels_.data() + (y + 1) * row_ + 1; }
+  bool in_place(const uint8_t* mask) const { return mask == nullptr && spec_.grey == Grey::f32; }
 
+  // One pass over the rows, of which three are held as levels; returns whether the region is finite.
   bool read(const void* pixels, const uint8_t* mask, int64_t* count) {
-    const int64_t bytes = spec_.grey == Grey::u8 ? 1 : spec_.grey == Grey::f32 ? 4 : 2;
-    for (int64_t y = 0; y < spec_.height; ++y) {
-      int64_t kept = 0;
-      if (!run_.discretise(static_cast<const char*>(pixels) + y * spec_.width * bytes,
-                           mask == nullptr ? nullptr : mask + y * spec_.width, spec_.width, spec_, level_row(y),
-                           values_.data() + *count, &kept))
-        return false;
-      *count += kept;
-    }
-    return true;
-  }
-
-  void texture() {
     std::fill(histogram_.begin(), histogram_.end(), 0);
     std::fill(pairs_.begin(), pairs_.end(), 0);
     for (auto& lengths : now_) std::fill(lengths.begin(), lengths.end(), 0);
     clear_lengths();
     for (auto* sums : {&gaps_, &inside_, &same_}) std::fill(sums->begin(), sums->end(), 0);
     if (zones_) zones_->start();
+    if (!in_place(mask)) values_.resize(size_t(spec_.height * spec_.width + 1));
+    uint16_t *above = levels_.data() + 1, *here = above + row_, *below = here + row_;
+    std::fill(levels_.begin(), levels_.end(), 0);
+    bool fine = read_row(pixels, mask, 0, here, count);
     int64_t pending = 0;
     for (int64_t y = 0; y < spec_.height; ++y) {
-      const LevelRows rows{level_row(y - 1), level_row(y), level_row(y + 1), spec_.width};
-      for (int64_t x = 0; x < spec_.width; ++x) ++histogram_[rows.here[x]];
-      if (spec_.families & kCooccurrence) add_pairs(rows);
-      if (spec_.families & kRuns) add_runs(rows);
-      if (zones_) zones_->add_row(run_, rows, y);
-      if (packed_.empty()) continue;
-      add_neighbourhood(rows);
+      if (y + 1 < spec_.height)
+        fine &= read_row(pixels, mask, y + 1, below, count);
+      else
+        std::fill(below, below + spec_.width, 0);
       pending += spec_.width;
-      if (pending + spec_.width > kPending || y + 1 == spec_.height) {
-        unpack();
-        pending = 0;
-      }
+      const bool last = pending + spec_.width > kPending || y + 1 == spec_.height;
+      add_row({above, here, below, spec_.width}, y, last);
+      if (last) pending = 0;
+      uint16_t* free = above;
+      above = here, here = below, below = free;
     }
+    return fine;
+  }
+
+  bool read_row(const void* pixels, const uint8_t* mask, int64_t y, uint16_t* levels, int64_t* count) {
+    const int64_t bytes = spec_.grey == Grey::u8 ? 1 : spec_.grey == Grey::f32 ? 4 : 2;
+    int64_t kept = 0;
+    const bool fine = run_.discretise(static_cast<const char*>(pixels) + y * spec_.width * bytes,
+                                      mask == nullptr ? nullptr : mask + y * spec_.width, spec_.width, spec_, levels,
+                                      in_place(mask) ? nullptr : values_.data() + *count, &kept);
+    *count += kept;
+    return fine;
+  }
+
+  void add_row(const LevelRows& rows, int64_t y, bool last) {
+    for (int64_t x = 0; x < spec_.width; ++x) ++histogram_[rows.here[x]];
+    if (spec_.families & kCooccurrence) add_pairs(rows);
+    if (spec_.families & kRuns) add_runs(rows);
+    if (zones_) zones_->add_row(run_, rows, y);
+    if (packed_.empty()) return;
+    add_neighbourhood(rows);
+    if (last) unpack();
   }
 
   void add_pairs(const LevelRows& rows) {
@@ -256,8 +284,7 @@ class Plane {
       }
   }
 
-  void first_order(int64_t count, double* out) {
-    const float* v = values_.data();
+  void first_order(const float* v, int64_t count, double* out) {
     const double n = double(count);
     const Extremes range = run_.extremes(v, count);
     // A constant region has its value as mean: a rounded mean would give it a spurious spread.
@@ -293,8 +320,8 @@ class Plane {
   const RadiomicsKernels& run_;
   const int64_t stride_, row_;
   int64_t longest_ = 0;
-  std::vector<uint16_t> levels_;  // [height + 2, width + 2], a border of outside around the plane
-  std::vector<float> values_;     // of the region, row by row
+  std::vector<uint16_t> levels_;  // three rows, each between two pixels of outside
+  std::vector<float> values_;     // of the region, row by row, unless the image itself serves
   std::vector<uint32_t> histogram_, pairs_, lengths_;
   std::vector<uint16_t> before_[3], now_[3];  // see RunRows
   std::unique_ptr<ZoneLabels> zones_;

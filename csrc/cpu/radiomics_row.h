@@ -26,10 +26,8 @@ bool discretise_row(const T* pixels, const uint8_t* mask, int64_t width, const R
     levels[x] = uint16_t(int32_t(t) + 1);
   }
   if (mask == nullptr) {
-    for (int64_t x = 0; x < width; ++x) {
-      values[x] = float(pixels[x]);
-      bad |= !usable(pixels[x]);
-    }
+    for (int64_t x = 0; x < width; ++x) bad |= !usable(pixels[x]);
+    for (int64_t x = 0; x < width && values != nullptr; ++x) values[x] = float(pixels[x]);
     *kept = width;
     return bad == 0;
   }

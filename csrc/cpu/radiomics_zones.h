@@ -1,6 +1,7 @@
 // Connected zones of equal level (8 neighbours), labelled row by row.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "../radiomics.h"
@@ -9,32 +10,37 @@ namespace medtrust {
 
 class ZoneLabels {
  public:
-  // At most one new label per pixel. Level 0, outside, makes zones too; they are left out at the end.
-  ZoneLabels(int64_t height, int64_t width)
-      : stride_(width + 2),
-        zones_(size_t(height * width + 2)),
-        parents_(size_t(height * width + 2)),
-        labels_(size_t((height + 1) * stride_), 0),
+  // Level 0, outside, makes zones too; they are left out at the end.
+  explicit ZoneLabels(int64_t width)
+      : stride_(width + 2), zones_(size_t(4 * width + 64)), parents_(zones_.size()), labels_(size_t(2 * stride_)),
         codes_(size_t(width)) {
-    for (int code = 0; code < 16; ++code) {
-      const int64_t west_side = code & kWest ? -1 : code & kNorthWest ? -1 - stride_ : 0;
-      const int64_t north_side = code & kNorth ? -stride_ : code & kNorthEast ? 1 - stride_ : 0;
-      from_[code] = north_side != 0 ? north_side : west_side;
-      // Neighbours that touch each other have met already, so one of them stands for the rest; only the north-east and
-      // the west side may meet here for the first time.
-      meets_[code] = !(code & kNorth) && (code & kNorthEast) ? west_side : 0;
-    }
+    for (int code = 0; code < 16; ++code)
+      for (int odd = 0; odd < 2; ++odd) {
+        const int64_t up = odd ? -stride_ : stride_;  // the two rows of labels take turns
+        const int64_t west_side = code & kWest ? -1 : code & kNorthWest ? up - 1 : 0;
+        const int64_t north_side = code & kNorth ? up : code & kNorthEast ? up + 1 : 0;
+        from_[odd][code] = north_side != 0 ? north_side : west_side;
+        // Neighbours that touch each other have met already, so one of them stands for the rest; only the north-east
+        // and the west side may meet here for the first time.
+        meets_[odd][code] = !(code & kNorth) && (code & kNorthEast) ? west_side : 0;
+      }
   }
 
   void start() {
     next_ = 1;
     zones_[0] = {0, 0};
     parents_[0] = 0;
+    std::fill(labels_.begin(), labels_.end(), 0);
   }
 
   void add_row(const RadiomicsKernels& run, const LevelRows& rows, int64_t y) {
     run.joins(rows, codes_.data());
-    int32_t* label = labels_.data() + (y + 1) * stride_ + 1;
+    if (next_ + rows.width >= int64_t(zones_.size())) {  // each pixel may start a zone
+      zones_.resize(2 * zones_.size());
+      parents_.resize(zones_.size());
+    }
+    const int64_t *from = from_[y % 2], *meets = meets_[y % 2];
+    int32_t* label = labels_.data() + (y % 2) * stride_ + 1;
     Zone* zones = zones_.data();
     int32_t* parents = parents_.data();
     int32_t next = next_;
@@ -44,11 +50,11 @@ class ZoneLabels {
       zones[next] = {0, rows.here[x]};
       parents[next] = next;
       label[x] = next;
-      const int32_t mine = label[x + from_[code]];
+      const int32_t mine = label[x + from[code]];
       label[x] = mine;
       ++zones[mine].size;
       next += mine == next;
-      if (meets_[code] != 0 && label[x + meets_[code]] != mine) unite(mine, label[x + meets_[code]]);
+      if (meets[code] != 0 && label[x + meets[code]] != mine) unite(mine, label[x + meets[code]]);
     }
     next_ = next;
   }
@@ -85,9 +91,9 @@ class ZoneLabels {
   }
 
   const int64_t stride_;
-  int64_t from_[16], meets_[16];  // by the sum of Join: steps to the label to take, and to one that it meets, or 0
+  int64_t from_[2][16], meets_[2][16];  // by row and sum of Join: steps to the label to take, and to one that it meets
   std::vector<Zone> zones_;
-  std::vector<int32_t> parents_, labels_;  // labels with a border of 0 above, left and right
+  std::vector<int32_t> parents_, labels_;  // labels: this row and the one above, between two of outside
   std::vector<uint8_t> codes_;
   int32_t next_ = 1;
 };
