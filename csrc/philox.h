@@ -174,7 +174,10 @@ MEDTRUST_BOTH F exponential(F x) {
   const F value = add(add(add(mul(mul(r, r), polynomial(r, kExp)), rest), r), constant<F>(1.0f));
   const Signed<F> power = bits_of(shifted) - 0x4b400000;
   const Signed<F> half = power >> 1;  // in two factors, so that neither leaves the range of a float32
-  return mul(mul(value, Lanes<F>::of_bits((half + 127) << 23)), Lanes<F>::of_bits((power - half + 127) << 23));
+  // unsigned: after a NaN the power is any number
+  const Signed<F> one = (Signed<F>)((Unsigned<F>)(half + 127) << 23);
+  const Signed<F> other = (Signed<F>)((Unsigned<F>)(power - half + 127) << 23);
+  return mul(mul(value, Lanes<F>::of_bits(one)), Lanes<F>::of_bits(other));
 }
 
 MEDTRUST_BOTH float uniform_of(uint32_t word) { return mul(float(word >> 8), 0x1p-24f); }

@@ -1,5 +1,5 @@
-// The separable filter behind SSIM and its gradient: product maps of a tile, then four maps filtered at once. Included only by
-// files that are compiled once per instruction set, hence the unnamed namespace (see vec.h).
+// The separable filter behind SSIM: product maps of a tile, then four maps filtered at once. Included only by files that
+// are compiled once per instruction set, hence the unnamed namespace (see vec.h).
 //
 // Four filtered maps suffice: E[x], E[y], E[x^2 + y^2], E[xy]. Variance does not change when a constant is subtracted
 // from the image, so each tile first subtracts a pivot near its own mean. Without it float32 loses the

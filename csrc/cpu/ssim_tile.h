@@ -19,8 +19,10 @@ SsimSums averaged(const SsimSpec& spec, const SsimTile& tile, double px, double 
         const vec<R> mean_x = a + mx, mean_y = b + my;
         const vec<R> luminance = 2 * mean_x * mean_y + c1, means = mean_x * mean_x + mean_y * mean_y + c1;
         const vec<R> shared = 2 * norm * (product - a * b) + c2, variances = norm * (squares - (a * a + b * b)) + c2;
-        const vec<R> inverse = 1 / (means * variances);  // one division serves both fractions
-        vec<R> contrast = shared * (means * inverse), map = (luminance * shared) * inverse;
+        // One division serves both fractions, and 1 - 0 keeps identical images at 1.
+        const vec<R> inverse = 1 / (means * variances);
+        vec<R> contrast = 1 - (variances - shared) * (means * inverse);
+        vec<R> map = 1 - (means * variances - luminance * shared) * inverse;
         if (c + lanes<R> > tile.cols) cut<R>(map, tile.cols - c), cut<R>(contrast, tile.cols - c);
         ssim += map;
         cs += contrast;

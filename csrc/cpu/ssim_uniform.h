@@ -1,5 +1,5 @@
-// SSIM of 8-bit images under a uniform window, by integer sums that slide down the columns: exact, without a pivot, and one
-// addition and one subtraction per row whatever the window's size.
+// SSIM of 8-bit images under a uniform window, by integer sums that slide down the columns: exact, without a pivot, and
+// one addition and one subtraction per row whatever the window's size.
 #pragma once
 
 #if MEDTRUST_BYTES >= 32
@@ -132,7 +132,8 @@ SsimSums counted(const Source<uint8_t>& x, const Source<uint8_t>& y, const SsimS
       const vec<float> variances = norm * __builtin_convertvector(variance, vec<float>) + c2;
       const vec<float> shared = norm * __builtin_convertvector(covariance, vec<float>) + c2;
       const vec<float> inverse = 1 / (means * variances);
-      vec<float> contrast = shared * (means * inverse), map = (luminance * shared) * inverse;
+      vec<float> contrast = 1 - (variances - shared) * (means * inverse);
+      vec<float> map = 1 - (means * variances - luminance * shared) * inverse;
       if (c + L > tile.cols) cut<float>(map, tile.cols - c), cut<float>(contrast, tile.cols - c);
       ssim += map;
       cs += contrast;

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from medtrust.errors import DataError
 from torch import Tensor
 
-from medtrust.errors import DataError
+from medtrust.ops._numbers import positive
 
 __all__ = ["features", "finite", "kernel_input", "on_device", "positive", "same_images", "threads"]
 
@@ -101,25 +102,6 @@ def features(op: str, **matrices: Tensor) -> None:
             raise DataError(
                 f"ops.{op}: row {row} of {name} holds a NaN or an infinity; drop or repair that feature row"
             )
-
-
-def positive(op: str, name: str, value: float) -> float:
-    """Check that a number is finite and above zero.
-
-    Args:
-        op: Public name of the op.
-        name: Name of the argument.
-        value: Its value.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        DataError: It is not.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise DataError(f"ops.{op}: {name} is {value}; give a finite number above zero")
-    return float(value)
 
 
 def kernel_input(op: str, name: str, tensor: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from typing import Literal
 
 from medtrust.errors import DataError
 
-__all__ = ["CONVENTIONS", "Convention", "Window", "window_of"]
+__all__ = ["CONVENTIONS", "K1", "K2", "Convention", "Window", "window_of"]
+
+K1, K2 = 0.01, 0.03  # Wang, Bovik, Sheikh & Simoncelli 2004, section III.C
 
 Pool = Literal["drop", "zero", "replicate_first", "replicate_last"]
 

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from medtrust.errors import DataError, NativeError
 from torch import Tensor
 
-from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference_sampling
 from medtrust.ops._check import kernel_input, on_device, threads
+from medtrust.ops._numbers import NORMAL, UNIFORM, WORDS, noise_place
 
 __all__ = ["philox_normal", "philox_uniform", "reparameterise", "truncated_normal"]
-
-WORDS, UNIFORM, NORMAL = 0, 1, 2  # csrc/sampler.h: Noise
-LARGEST = 2**63 - 1
 
 
 def philox_normal(
@@ -141,37 +139,6 @@ def reparameterise(mu: Tensor, logvar: Tensor, seed: int, step: int = 0, *, firs
     seed, step, offset = noise_place("reparameterise", mu.shape, seed, step, first)
     result: Tensor = torch.ops.medtrust.reparameterise(mu, logvar, seed, step, offset)
     return result
-
-
-def noise_place(op: str, shape: Sequence[int], seed: int, step: int, first: int) -> tuple[int, int, int]:
-    """Check where a batch's noise lies.
-
-    Args:
-        op: Public name of the op.
-        shape: `[N, ...]`.
-        seed: Seed.
-        step: Step.
-        first: Index of the first sample.
-
-    Returns:
-        Seed, step, and the first element's number.
-
-    Raises:
-        DataError: One of them is out of range.
-    """
-    numbers = []
-    for name, value in (("seed", seed), ("step", step), ("first", first)):
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise DataError(f"ops.{op}: {name} is {value!r}; give a whole number") from None
-        if not 0 <= number <= LARGEST:
-            raise DataError(f"ops.{op}: {name} is {number}; give 0..2^63 - 1")
-        numbers.append(number)
-    per_sample = math.prod(shape[1:])
-    if (numbers[2] + shape[0]) * per_sample > LARGEST - 8:
-        raise DataError(f"ops.{op}: first is {first}, past the end of the noise; use another step or seed")
-    return numbers[0], numbers[1], numbers[2] * per_sample
 
 
 def _drawn(

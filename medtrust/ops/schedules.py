@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from medtrust.errors import DataError
+from numpy.typing import NDArray
 
 __all__ = ["KINDS", "PREDICTIONS", "Schedule", "schedule"]
 
@@ -52,17 +51,24 @@ class Schedule:
     init_scale: float
     remembers: str | None
     placed: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # float32 copies, by device
+    # Plain booleans of the table's rows: torch.compile can decide by them, not by an array's numbers.
+    _reads: tuple[bool, ...] = field(init=False, repr=False)
+    _draws: tuple[bool, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_reads", tuple((self.table[:, 4] != 0).tolist()))
+        object.__setattr__(self, "_draws", tuple((self.table[:, 5] != 0).tolist()))
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self._reads)
 
     def reads_memory(self, row: int) -> bool:
         """True where this row uses what the row before returned."""
-        return 0 <= row < len(self) and self.table[row, 4] != 0
+        return 0 <= row < len(self) and self._reads[row]
 
     def adds_noise(self, row: int) -> bool:
         """True where this row draws noise."""
-        return bool(self.table[row, 5] != 0)
+        return self._draws[row]
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from medtrust.errors import DataError, NativeError
 from torch import Tensor
 from torch.nn import functional
 
-from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference
 from medtrust.ops._check import PIXELS, finite, kernel_input, on_device, positive, same_images, threads
-from medtrust.ops._conventions import CONVENTIONS, Convention, Window, window_of
+from medtrust.ops._conventions import CONVENTIONS, K1, K2, Convention, Window, window_of
 
 __all__ = ["MS_WEIGHTS", "ms_ssim", "ssim"]
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
-K1, K2 = 0.01, 0.03
 
 
 def ssim(

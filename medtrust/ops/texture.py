@@ -6,9 +6,9 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+from medtrust.errors import DataError, NativeError
 from torch import Tensor
 
-from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference_radiomics
 from medtrust.ops._check import kernel_input, threads
 from medtrust.ops._radiomics_names import FAMILIES, names_of
@@ -125,6 +125,8 @@ def _images(images: Tensor) -> Tensor:
         )
     if images.shape[-1] * images.shape[-2] > 2**31 - 4:
         raise DataError("ops.radiomics: an image has more than 2^31 pixels; cut it into parts")
+    if images.device.type not in ("cpu", "cuda"):
+        raise DataError(f"ops.radiomics: there is no kernel for device {images.device}; move images to the CPU")
     return images[:, None] if images.ndim == 3 else images
 
 

@@ -140,7 +140,9 @@ def test_range_within_a_tile_beyond_the_declared_one():
 def test_identical_and_constant_images():
     """An image equals itself, and two constants differ by luminance alone."""
     x, _ = pair((2, 1, 30, 30), torch.float32, seed=1)
-    torch.testing.assert_close(ops.ssim(x, x, data_range=255), torch.ones(2), atol=1e-6, rtol=0)
+    for same in (x, x.to(torch.uint8)):
+        for window in ("gaussian", "uniform"):
+            assert ops.ssim(same, same, data_range=255, window=window).tolist() == [1.0, 1.0]
     a, b = torch.full((1, 1, 20, 20), 100.0), torch.full((1, 1, 20, 20), 50.0)
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 50 + c1) / (100**2 + 50**2 + c1)
