@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from medtrust.errors import DataError
 from torch import Tensor
 
+from medtrust.errors import DataError
 from medtrust.ops._numbers import positive
 
 __all__ = ["features", "finite", "kernel_input", "on_device", "positive", "same_images", "threads"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from medtrust.errors import DataError, NativeError
 from torch import Tensor
 
+from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference_sampling
 from medtrust.ops._check import kernel_input, on_device, threads
 from medtrust.ops._numbers import NORMAL, UNIFORM, WORDS, noise_place

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from medtrust.errors import DataError, NativeError
 from numpy.typing import NDArray
 
+from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native
 from medtrust.ops._conventions import CONVENTIONS, K1, K2, window_of
 from medtrust.ops._numbers import NORMAL, UNIFORM, noise_place, positive

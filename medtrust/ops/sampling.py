@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from medtrust.errors import DataError, NativeError
 from torch import Tensor
 
+from medtrust.errors import DataError, NativeError
 from medtrust.ops import reference_sampling
 from medtrust.ops._check import kernel_input, on_device, threads
 from medtrust.ops._numbers import noise_place

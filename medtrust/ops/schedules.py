@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from medtrust.errors import DataError
 from numpy.typing import NDArray
+
+from medtrust.errors import DataError
 
 __all__ = ["KINDS", "PREDICTIONS", "Schedule", "schedule"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from medtrust.errors import DataError, NativeError
 from torch import Tensor
 from torch.nn import functional
 
+from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference
 from medtrust.ops._check import PIXELS, finite, kernel_input, on_device, positive, same_images, threads
 from medtrust.ops._conventions import CONVENTIONS, K1, K2, Convention, Window, window_of

@@ -6,9 +6,9 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from medtrust.errors import DataError, NativeError
 from torch import Tensor
 
+from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference_radiomics
 from medtrust.ops._check import kernel_input, threads
 from medtrust.ops._radiomics_names import FAMILIES, names_of
