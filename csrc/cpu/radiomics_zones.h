@@ -53,7 +53,7 @@ class ZoneLabels {
       const int32_t mine = label[x + from[code]];
       label[x] = mine;
       ++zones[mine].size;
-      next += mine == next;
+      next += code == 0;
       if (meets[code] != 0 && label[x + meets[code]] != mine) unite(mine, label[x + meets[code]]);
     }
     next_ = next;
