@@ -30,6 +30,11 @@ ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+# Matrix units, each with its flags beside AVX-512's; left out together where the compiler does not know one of them.
+MATRIX_FLAGS = {
+    "avx512bf16": [*ISA_FLAGS["avx512"], "-mavx512bf16"],
+    "amx": [*ISA_FLAGS["avx512"], "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+}
 SLOWER = "SSIM, nearest neighbours, PRDC and MMD will run on their torch twins, 3 to 100 times slower."
 
 
@@ -128,12 +133,15 @@ class BuildNative(build_ext):
         if nvcc:
             defines += ["-DMEDTRUST_CUDA", f'-DMEDTRUST_ARCHS="{";".join(archs)}"']
 
+        matrix = X86 and accepts(cxx, sorted({flag for flags in MATRIX_FLAGS.values() for flag in flags}))
+        defines += ["-DMEDTRUST_MATRIX"] if matrix else []
+
         jobs: list[tuple[list[str], Path]] = []
         for source in sorted([CSRC / "bindings.cpp", *CSRC.glob("cpu/*.cpp")]):
             isa = source.stem.rpartition("_")[2]
-            if isa in ("avx2", "avx512") and not X86:
+            if (isa in ("avx2", "avx512") and not X86) or (isa in MATRIX_FLAGS and not matrix):
                 continue
-            flags = [*common, *defines, *ISA_FLAGS.get(isa, [])]
+            flags = [*common, *defines, *(MATRIX_FLAGS.get(isa) or ISA_FLAGS.get(isa, []))]
             flags += includes if source.name == "bindings.cpp" else []
             jobs.append(([cxx, *flags, "-c", str(source)], self.object_path(source, flags)))
         if nvcc:
@@ -193,6 +201,12 @@ def call(command: list[str]) -> None:
         sys.stderr.write(done.stderr)
     if done.returncode:
         raise BuildStop(f"medtrust: this command failed, see its message above:\n  {' '.join(command)}")
+
+
+def accepts(cxx: str, flags: list[str]) -> bool:
+    """True where the compiler knows the flags."""
+    command = [cxx, *flags, "-x", "c++", "-fsyntax-only", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - the builder's compiler
 
 
 def openmp_flags(cxx: str, folder: Path) -> list[str]:

@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "candidates.h"
 #include "halve.h"
 #include "isa.h"
+#include "mmd.h"
 #include "neighbours.h"
 #include "radiomics.h"
 #include "sampler.h"
@@ -25,7 +27,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 7;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 9;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -60,6 +62,15 @@ using RowsArgument = std::tuple<uintptr_t, int64_t, int64_t, bool>;
 static Rows feature_rows(const RowsArgument& a) {
   return {at<void>(std::get<0>(a)), std::get<1>(a), std::get<2>(a), std::get<3>(a)};
 }
+
+#ifdef MEDTRUST_MATRIX
+// Addresses of tiles, squares and gaps; rows, columns.
+using PackedArgument = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t>;
+static Packed packed_rows(const PackedArgument& a) {
+  return {at<uint16_t>(std::get<0>(a)), at<double>(std::get<1>(a)), at<double>(std::get<2>(a)), std::get<3>(a),
+          std::get<4>(a)};
+}
+#endif
 
 // Seed, step, offset of the first element.
 using NoiseArgument = std::tuple<int64_t, int64_t, int64_t>;
@@ -99,6 +110,13 @@ PYBIND11_MODULE(_C, m) {
   m.attr("with_cuda") = kWithCuda;
   m.attr("archs") = std::string(MEDTRUST_ARCHS);
   m.def("isa", [] { return std::string(isa_name(isa())); }, "Instruction set in use.");
+  m.def(
+      "matrix",
+      [] {
+        const MatrixKernels* const unit = matrix_kernels();
+        return std::string(unit == nullptr ? "" : unit->name);
+      },
+      "Matrix unit in use, empty where there is none.");
   m.def("max_threads", &max_threads, "OpenMP threads that a parallel region would get.");
 
   m.def(
@@ -140,12 +158,12 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "neighbours_refine",
       [](RowsArgument queries, RowsArgument references, uintptr_t query_squares, double square_scale, int64_t keep,
-         uintptr_t bounds, uintptr_t indices, int64_t k, uintptr_t squared, uintptr_t nearest, uintptr_t certified,
-         int threads) {
+         uintptr_t bounds, uintptr_t indices, uintptr_t filled, int64_t k, uintptr_t squared, uintptr_t nearest,
+         uintptr_t certified, int threads) {
         py::gil_scoped_release release;
         neighbours_refine(feature_rows(queries), feature_rows(references), at<double>(query_squares), square_scale,
-                          keep, at<float>(bounds), at<int64_t>(indices), k, at<double>(squared), at<int64_t>(nearest),
-                          at<bool>(certified), threads);
+                          keep, at<float>(bounds), at<int64_t>(indices), at<int32_t>(filled), k, at<double>(squared),
+                          at<int64_t>(nearest), at<bool>(certified), threads);
       },
       "Exact distances to the candidates, and the certificate.");
   m.def(
@@ -171,12 +189,49 @@ PYBIND11_MODULE(_C, m) {
       },
       "Ball membership within a tile.");
   m.def(
-      "poly3_sum",
-      [](uintptr_t dots, int64_t rows, int64_t cols, double scale, bool diagonal, int threads) {
+      "mmd_sums",
+      [](RowsArgument real, RowsArgument fake, uintptr_t centre, int64_t kind, double scale, uintptr_t sums,
+         int threads) {
         py::gil_scoped_release release;
-        return poly3_sum(at<double>(dots), rows, cols, scale, diagonal, threads);
+        mmd_sums(feature_rows(real), feature_rows(fake), at<double>(centre), static_cast<Discrepancy>(kind), scale,
+                 at<double>(sums), threads);
       },
-      "Sum of (scale * dot + 1)^3 over a tile.");
+      "Sums of a kernel over the pairs of rows.");
+#ifdef MEDTRUST_MATRIX
+  m.def(
+      "candidates_pack",
+      [](RowsArgument rows, uintptr_t centre, double scale, bool right, uintptr_t tiles, uintptr_t squares,
+         uintptr_t gaps, int threads) {
+        py::gil_scoped_release release;
+        candidates_pack(feature_rows(rows), at<double>(centre), scale, right, at<uint16_t>(tiles), at<double>(squares),
+                        at<double>(gaps), threads);
+      },
+      "Rows rounded for a matrix unit.");
+  m.def(
+      "candidates_search",
+      [](PackedArgument queries, PackedArgument references, int64_t first, uintptr_t query_groups,
+         uintptr_t reference_groups, std::vector<uintptr_t> found, int64_t k, int64_t capacity, int threads) {
+        if (found.size() != 5) throw std::invalid_argument("candidates: 5 addresses expected");
+        const Candidates lists{at<float>(found[0]), at<float>(found[1]),   at<int64_t>(found[2]),
+                               at<float>(found[3]), at<int32_t>(found[4]), k, capacity};
+        py::gil_scoped_release release;
+        candidates_search(packed_rows(queries), packed_rows(references), first, at<int64_t>(query_groups),
+                          at<int64_t>(reference_groups), lists, threads);
+      },
+      "List the references that may be among the nearest.");
+  m.def(
+      "candidates_balls",
+      [](PackedArgument queries, PackedArgument references, int64_t first, RowsArgument query_rows,
+         RowsArgument reference_rows, uintptr_t query_radii, uintptr_t reference_radii, double square_scale,
+         bool inclusive, uintptr_t in_balls, uintptr_t recalled, uintptr_t covered, uintptr_t left, int threads) {
+        py::gil_scoped_release release;
+        candidates_balls(packed_rows(queries), packed_rows(references), first, feature_rows(query_rows),
+                         feature_rows(reference_rows), at<double>(query_radii), at<double>(reference_radii),
+                         square_scale, inclusive, at<int64_t>(in_balls), at<uint8_t>(recalled), at<uint8_t>(covered),
+                         at<bool>(left), threads);
+      },
+      "Ball membership from products of a matrix unit.");
+#endif
 
   m.def(
       "philox_cpu",

@@ -45,10 +45,13 @@ void neighbours_scan(const DotTile& tile, const int64_t* query_groups, const int
 
 // Exact distances to the candidates, the k smallest of them in order of (distance, index), and whether the bounds prove
 // that no other reference can be nearer. query_squares [n] are scaled, square_scale is the factor of squares.
+// filled: [n] candidates of each row, which then hold every reference that can be near, or -1 where no list was kept;
+// or null, where the lists end at index -1 and a full one proves nothing by itself
 // outputs: squared [n, k] float64 (+infinity where there is no k-th reference), nearest [n, k] int64 (-1), certified [n]
 void neighbours_refine(const Rows& queries, const Rows& references, const double* query_squares,
-                       double square_scale, int64_t keep, const float* bounds, const int64_t* indices, int64_t k,
-                       double* squared, int64_t* nearest, bool* certified, int threads);
+                       double square_scale, int64_t keep, const float* bounds, const int64_t* indices,
+                       const int32_t* filled, int64_t k, double* squared, int64_t* nearest, bool* certified,
+                       int threads);
 
 // The same result for chosen queries, from all references in float64.
 void neighbours_sweep(const Rows& queries, const Rows& references, const int64_t* chosen, int64_t count,
@@ -62,10 +65,6 @@ void neighbours_sweep(const Rows& queries, const Rows& references, const int64_t
 void neighbours_balls(const DotTile& tile, const Rows& queries, const Rows& references, const double* query_radii,
                       const double* reference_radii, double square_scale, bool inclusive, int64_t* in_balls,
                       uint8_t* recalled, uint8_t* covered, int threads);
-
-// Sum over a tile of (scale * dot + 1)^3, rows in order; `diagonal` leaves out equal row and column numbers.
-// dots: [rows, cols] float64
-double poly3_sum(const double* dots, int64_t rows, int64_t cols, double scale, bool diagonal, int threads);
 
 // What is compiled once per instruction set.
 struct BallRow {
@@ -85,7 +84,6 @@ struct NeighbourKernels {
                   int64_t cols, float* bounds, int32_t* hits);
   // Sets recalled and covered where decided, lists undecided columns; returns how many real balls surely hold the row.
   int64_t (*balls)(const BallRow& row, uint8_t* recalled, uint8_t* covered, int32_t* undecided, int64_t* undecided_count);
-  double (*poly3)(const double* dots, int64_t cols, double scale);
 };
 
 namespace scalar {

@@ -138,14 +138,20 @@ void neighbours_scan(const DotTile& tile, const int64_t* query_groups, const int
 }
 
 void neighbours_refine(const Rows& queries, const Rows& references, const double* query_squares,
-                       double square_scale, int64_t keep, const float* bounds, const int64_t* indices, int64_t k,
-                       double* squared, int64_t* nearest, bool* certified, int threads) {
+                       double square_scale, int64_t keep, const float* bounds, const int64_t* indices,
+                       const int32_t* filled, int64_t k, double* squared, int64_t* nearest, bool* certified,
+                       int threads) {
   const NeighbourKernels& run = kernels();
 #pragma omp parallel for schedule(dynamic, 16) num_threads(threads) if (threads > 1)
   for (int64_t r = 0; r < queries.count; ++r) {
     std::vector<std::pair<float, int64_t>> candidates;
-    bool full = true;  // a list that never filled holds every admissible reference
-    for (int64_t i = 0; i < keep; ++i) {
+    if (filled != nullptr && filled[r] < 0) {
+      certified[r] = false;
+      continue;
+    }
+    bool full = filled == nullptr;  // a list that never filled holds every admissible reference
+    const int64_t listed = filled == nullptr ? keep : filled[r];
+    for (int64_t i = 0; i < listed; ++i) {
       const int64_t index = indices[r * keep + i];
       full = full && index >= 0;
       if (index >= 0) candidates.emplace_back(bounds[r * keep + i], index);
@@ -227,21 +233,6 @@ void neighbours_balls(const DotTile& tile, const Rows& queries, const Rows& refe
       covered[tile.first_col + c] |= my_covered[size_t(c)];
     }
   }
-}
-
-double poly3_sum(const double* dots, int64_t rows, int64_t cols, double scale, bool diagonal, int threads) {
-  const NeighbourKernels& run = kernels();
-  std::vector<double> sums(size_t(rows), 0.0);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t r = 0; r < rows; ++r) {
-    const double* row = dots + r * cols;
-    // A row is cut at its diagonal rather than corrected by it: the diagonal dwarfs the rest.
-    sums[size_t(r)] = diagonal && r < cols ? run.poly3(row, r, scale) + run.poly3(row + r + 1, cols - r - 1, scale)
-                                           : run.poly3(row, cols, scale);
-  }
-  double total = 0;
-  for (double sum : sums) total += sum;
-  return total;
 }
 
 }  // namespace medtrust

@@ -124,27 +124,10 @@ int64_t balls(const BallRow& row, uint8_t* recalled, uint8_t* covered, int32_t* 
   return inside;
 }
 
-double poly3(const double* dots, int64_t cols, double scale) {
-  constexpr int64_t L = lanes<double>;
-  vec<double> sum{};
-  int64_t c = 0;
-  for (; c + L <= cols; c += L) {
-    const vec<double> base = scale * load(dots + c) + 1.0;
-    sum += base * base * base;
-  }
-  double total = 0;
-  for (; c < cols; ++c) {
-    const double base = scale * dots[c] + 1.0;
-    total += base * base * base;
-  }
-  for (int64_t l = 0; l < L; ++l) total += sum[l];
-  return total;
-}
-
 }  // namespace
 
 namespace MEDTRUST_ISA {
-const NeighbourKernels neighbour_kernels = {prepare, squared_distance, scan, balls, poly3};
+const NeighbourKernels neighbour_kernels = {prepare, squared_distance, scan, balls};
 }
 
 }  // namespace medtrust

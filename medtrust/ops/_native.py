@@ -10,7 +10,7 @@ from medtrust.errors import NativeError
 
 __all__ = ["ABI", "absence", "extension", "info", "kernels", "warn_slower"]
 
-ABI = 7  # the same number as in csrc/bindings.cpp
+ABI = 9  # the same number as in csrc/bindings.cpp
 REBUILD = "run `pip install .` in the source tree with a C++ compiler on the PATH"
 
 extension: ModuleType | None
@@ -62,19 +62,21 @@ def info() -> dict[str, Any]:
     """What the native core of this installation can do.
 
     Returns:
-        `native` (bool), `absence` (why not, or None), `abi`, `isa` ("scalar", "avx2" or "avx512"), `cuda` (built with
-        CUDA kernels), `archs` (list of compute capabilities) and `openmp_threads`.
+        `native` (bool), `absence` (why not, or None), `abi`, `isa` ("scalar", "avx2" or "avx512"), `matrix` ("amx",
+        "avx512bf16" or None), `cuda` (built with CUDA kernels), `archs` (list of compute capabilities) and
+        `openmp_threads`.
 
     Raises:
-        NativeError: MEDTRUST_CPU names an instruction set that this processor or build does not have.
+        NativeError: MEDTRUST_CPU or MEDTRUST_MATRIX names what this processor or build does not have.
     """
     if extension is None:
-        facts: dict[str, Any] = {"isa": None, "cuda": False, "archs": [], "openmp_threads": None}
+        facts: dict[str, Any] = {"isa": None, "matrix": None, "cuda": False, "archs": [], "openmp_threads": None}
         return {"native": False, "absence": absence, "abi": ABI, **facts}
     try:
-        isa = extension.isa()
+        isa, matrix = extension.isa(), extension.matrix() or None
     except RuntimeError as error:
         raise NativeError(str(error)) from error
     archs = [arch for arch in extension.archs.split(";") if arch]
-    facts = {"isa": isa, "cuda": extension.with_cuda, "archs": archs, "openmp_threads": extension.max_threads()}
+    facts = {"isa": isa, "matrix": matrix, "cuda": extension.with_cuda, "archs": archs}
+    facts["openmp_threads"] = extension.max_threads()
     return {"native": True, "absence": None, "abi": ABI, **facts}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medtrust.errors import DataError
 from medtrust.ops import _native, reference
+from medtrust.ops._candidates import Lists, fill, mark_balls
 from medtrust.ops._check import features, kernel_input, log, threads
 from medtrust.ops._tiles import Centring, dot_tiles, feature_rows, prepare
 
@@ -48,9 +49,10 @@ class Prdc(NamedTuple):
 def nearest(queries: Tensor, reference: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> Neighbours:
     """The k nearest reference rows of each query, exact in float64, in memory O(n * tile).
 
-    Candidates come from a float32 GEMM; their distances are computed again as sum (x - y)^2 in float64, and a bound on
-    the GEMM's error certifies each row. Rows without a certificate are swept in float64. So the result neither
-    depends on how the GEMM rounds nor loses the small distances where copies live.
+    Candidates come from bfloat16 products where the processor has a unit for them, else from a float32 GEMM; their
+    distances are computed again as sum (x - y)^2 in float64, and a bound on the products' error certifies each row.
+    Rows without a certificate go to the next finer pass, in the end a float64 sweep. So the result neither depends on
+    how the products round nor loses the small distances where copies live.
 
     Args:
         queries: Features `[n, d]`, float32 or float64, finite.
@@ -153,7 +155,7 @@ def _nearest_op(
     if lib is None:
         return reference.nearest(queries, references, k, query_groups, reference_groups)
     queries, references = kernel_input("nearest", "queries", queries), kernel_input("nearest", "reference", references)
-    count, keep = len(queries), min(k + SPARE, len(references))
+    count = len(queries)
     squared = torch.empty((count, k), dtype=torch.float64)
     indices = torch.empty((count, k), dtype=torch.int64)
     if count == 0:
@@ -161,26 +163,57 @@ def _nearest_op(
     groups: tuple[Tensor | None, Tensor | None] = (None, None)
     if query_groups is not None and reference_groups is not None:
         groups = query_groups.contiguous(), reference_groups.contiguous()
-    group_addresses = tuple(0 if g is None else g.data_ptr() for g in groups)
-    bounds = torch.full((count, keep), torch.inf, dtype=torch.float32)
-    candidates = torch.full((count, keep), -1, dtype=torch.int64)
     centring = Centring.of(references, queries)
+    open_rows = torch.arange(count)
+    # From coarse to fine: each pass answers what its bounds can prove, the next one takes the rest.
+    for propose in (fill, _scan) if lib.matrix() else (_scan,):
+        whole = len(open_rows) == count
+        part = queries if whole else queries[open_rows]
+        part_groups = groups[0] if whole or groups[0] is None else groups[0][open_rows]
+        lists = propose(lib, part, references, k, _addresses(part_groups, groups[1]), centring)
+        found, nearest_rows, certified = _refine(lib, part, references, k, lists, centring)
+        squared[open_rows], indices[open_rows] = found, nearest_rows
+        open_rows = open_rows[~certified]
+        if not len(open_rows):
+            return squared, indices
+    log.info("ops.nearest sweeps %d of %d rows in float64: their bounds prove nothing", len(open_rows), count)
+    rows, results = (feature_rows(queries), feature_rows(references)), (squared.data_ptr(), indices.data_ptr())
+    lib.neighbours_sweep(*rows, open_rows.data_ptr(), len(open_rows), *_addresses(*groups), k, *results, threads())
+    return squared, indices
+
+
+def _addresses(query_groups: Tensor | None, reference_groups: Tensor | None) -> tuple[int, int]:
+    """Both groups as the extension takes them."""
+    if query_groups is None or reference_groups is None:
+        return 0, 0
+    return query_groups.data_ptr(), reference_groups.data_ptr()
+
+
+def _scan(lib: Any, queries: Tensor, references: Tensor, k: int, groups: tuple[int, int], centring: Centring) -> Lists:
+    """The references with the smallest lower bounds from a float32 GEMM, k and some spare ones."""
+    keep = min(k + SPARE, len(references))
+    bounds = torch.full((len(queries), keep), torch.inf, dtype=torch.float32)
+    candidates = torch.full((len(queries), keep), -1, dtype=torch.int64)
     prepared = prepare(lib, queries, centring)
     for tile in dot_tiles(lib, prepared, references, centring):
-        lib.neighbours_scan(
-            *tile.arguments(), *group_addresses, keep, bounds.data_ptr(), candidates.data_ptr(), threads()
-        )
-    certified = torch.zeros(count, dtype=torch.bool)
-    rows, results = (feature_rows(queries), feature_rows(references)), (squared.data_ptr(), indices.data_ptr())
+        lib.neighbours_scan(*tile.arguments(), *groups, keep, bounds.data_ptr(), candidates.data_ptr(), threads())
+    return Lists(bounds, candidates, None, prepared.squares)
+
+
+def _refine(
+    lib: Any, queries: Tensor, references: Tensor, k: int, lists: Lists, centring: Centring
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Exact distances of the k nearest candidates, their indices, and which rows are proven."""
+    squared = torch.empty((len(queries), k), dtype=torch.float64)
+    indices = torch.empty((len(queries), k), dtype=torch.int64)
+    certified = torch.zeros(len(queries), dtype=torch.bool)
+    filled = 0 if lists.filled is None else lists.filled.data_ptr()
     lib.neighbours_refine(
-        *rows, prepared.squares.data_ptr(), centring.scale**2, keep, bounds.data_ptr(), candidates.data_ptr(), k,
-        *results, certified.data_ptr(), threads(),
+        feature_rows(queries), feature_rows(references), lists.squares.data_ptr(), centring.scale**2,
+        lists.bounds.shape[1], lists.bounds.data_ptr(), lists.indices.data_ptr(), filled, k,
+        squared.data_ptr(), indices.data_ptr(), certified.data_ptr(), threads(),
     )  # fmt: skip
-    open_rows = (~certified).nonzero().flatten()
-    if len(open_rows):
-        log.info("ops.nearest sweeps %d of %d rows in float64: their bounds prove nothing", len(open_rows), count)
-        lib.neighbours_sweep(*rows, open_rows.data_ptr(), len(open_rows), *group_addresses, k, *results, threads())
-    return squared, indices
+    return squared, indices, certified
 
 
 @_nearest_op.register_fake
@@ -204,13 +237,25 @@ def _balls_op(
     recalled = torch.zeros(len(references), dtype=torch.bool)
     covered = torch.zeros(len(references), dtype=torch.bool)
     centring = Centring.of(references, queries)
-    prepared = prepare(lib, queries, centring)
-    radii = (query_radii.data_ptr(), reference_radii.data_ptr(), centring.scale**2, inclusive)
-    results = (counts.data_ptr(), recalled.data_ptr(), covered.data_ptr())
-    for tile in dot_tiles(lib, prepared, references, centring):
+    scales = (centring.scale**2, inclusive)
+    results = (counts, recalled, covered)
+    if lib.matrix():
+        radii = (query_radii.data_ptr(), reference_radii.data_ptr(), *scales)
+        rest = mark_balls(lib, queries, references, radii, results, centring).nonzero().flatten()
+    else:
+        rest = torch.arange(len(queries))
+    if not len(rest):
+        return results
+    whole = len(rest) == len(queries)
+    part, part_radii = (queries, query_radii) if whole else (queries[rest], query_radii[rest])
+    part_counts = torch.zeros(len(rest), dtype=torch.int64)
+    addresses = (part_counts.data_ptr(), recalled.data_ptr(), covered.data_ptr())
+    radii = (part_radii.data_ptr(), reference_radii.data_ptr(), *scales)
+    for tile in dot_tiles(lib, prepare(lib, part, centring), references, centring):
         lib.neighbours_balls(
-            *tile.arguments(), feature_rows(queries), feature_rows(references), *radii, *results, threads()
+            *tile.arguments(), feature_rows(part), feature_rows(references), *radii, *addresses, threads()
         )
+    counts[rest] = part_counts
     return counts, recalled, covered
 
 

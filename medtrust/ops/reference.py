@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["balls", "nearest", "poly3_sums", "ssim_planes"]
+__all__ = ["balls", "kernel_sums", "nearest", "ssim_planes"]
 
 
 def _filtered(maps: Tensor, taps: Sequence[float], reflect: bool) -> Tensor:
@@ -121,12 +121,14 @@ def balls(
     return counts, recalled, covered
 
 
-def poly3_sums(real: Tensor, fake: Tensor, rows: int = 1024) -> Tensor:
-    """Sums of the kernel (x.y / d + 1)^3.
+def kernel_sums(real: Tensor, fake: Tensor, kernel: str, scale: float, rows: int = 1024) -> Tensor:
+    """Sums of a kernel over pairs of rows.
 
     Args:
         real: Features `[n, d]`.
         fake: Features `[m, d]`.
+        kernel: "poly3", (scale x.y + 1)^3, or "rbf", exp(-scale |x - y|^2).
+        scale: Factor in the kernel.
         rows: Rows of a tile.
 
     Returns:
@@ -137,7 +139,12 @@ def poly3_sums(real: Tensor, fake: Tensor, rows: int = 1024) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=real.device)
         others = b.to(torch.float64)
         for start in range(0, len(a), rows):
-            values = (a[start : start + rows].to(torch.float64) @ others.T / a.shape[1] + 1) ** 3
+            block = a[start : start + rows].to(torch.float64)
+            if kernel == "poly3":
+                values = (scale * (block @ others.T) + 1) ** 3
+            else:
+                gaps = torch.cdist(block, others, compute_mode="donot_use_mm_for_euclid_dist")
+                values = torch.exp(-scale * gaps.square())
             if a is b:
                 values.diagonal(start).zero_()
             total += values.sum()

@@ -7,7 +7,7 @@ import torch
 
 from medtrust import ops
 from medtrust.errors import DataError
-from medtrust.ops import _native, discrepancy, reference
+from medtrust.ops import reference
 
 
 def rows(n: int, d: int, seed: int, dtype: torch.dtype = torch.float32, shift: float = 0.0) -> torch.Tensor:
@@ -25,9 +25,11 @@ def by_definition(x: torch.Tensor, y: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n", "m", "d"), [(2, 2, 1), (33, 70, 7), (130, 64, 65), (64, 200, 3)])
-def test_equals_definition(n, m, d, dtype, monkeypatch):
-    """Every size, tile crossings included, gives the definition's value."""
-    monkeypatch.setattr(discrepancy, "ROWS", 32)
+@pytest.mark.parametrize("unit", ["none", None])
+def test_equals_definition(n, m, d, dtype, unit, monkeypatch):
+    """Every size, block crossings included, gives the definition's value, by float64 and by digits."""
+    if unit is not None:
+        monkeypatch.setenv("MEDTRUST_MATRIX", unit)
     x, y = rows(n, d, 1, dtype), rows(m, d, 2, dtype, 0.3)
     assert ops.mmd(x, y) == pytest.approx(by_definition(x, y), rel=1e-10, abs=1e-12)
 
@@ -35,7 +37,7 @@ def test_equals_definition(n, m, d, dtype, monkeypatch):
 def test_twin_equals_definition():
     """The twin's sums give the definition's value in small tiles as well."""
     x, y = rows(70, 9, 3), rows(41, 9, 4)
-    xx, yy, xy = reference.poly3_sums(x, y, rows=16).tolist()
+    xx, yy, xy = reference.kernel_sums(x, y, "poly3", 1 / 9, rows=16).tolist()
     value = xx / (70 * 69) + yy / (41 * 40) - 2 * xy / (70 * 41)
     assert value == pytest.approx(by_definition(x, y), rel=1e-10)
 
@@ -58,20 +60,68 @@ def test_unbiased_around_zero():
 
 def test_same_bits_at_any_thread_count():
     """The number of threads changes no bit of the native sums."""
-    dots = rows(301, 77, 7, torch.float64)
-    lib = _native.kernels("mmd")
-    if lib is None:
-        pytest.skip(f"no compiled kernels: {_native.absence}")
-    sums = {lib.poly3_sum(dots.data_ptr(), 301, 77, 0.1, False, count) for count in (1, 2, 3, 5)}
-    assert len(sums) == 1
+    x, y = rows(301, 77, 7), rows(177, 77, 8)
+    before = torch.get_num_threads()
+    values = set()
+    try:
+        for count in (1, 2, 3, 5):
+            torch.set_num_threads(count)
+            values |= {(ops.mmd(x, y), ops.mmd(x, y, kernel="rbf", bandwidth=9.0))}
+    finally:
+        torch.set_num_threads(before)
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("unit", ["none", None])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_rbf_equals_definition(offset, unit, monkeypatch):
+    """The Gaussian kernel gives its definition's value, far from the origin too."""
+    if unit is not None:
+        monkeypatch.setenv("MEDTRUST_MATRIX", unit)
+    x, y = rows(71, 20, 12, torch.float64, offset), rows(100, 20, 13, torch.float64, offset + 0.3)
+    kernel = [torch.exp(-((a[:, None] - b[None]) ** 2).sum(2) / (2 * 4.0**2)) for a, b in ((x, x), (y, y), (x, y))]
+    parts = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in kernel[:2]]
+    assert ops.mmd(x, y, kernel="rbf", bandwidth=4.0) == pytest.approx(
+        float(parts[0] + parts[1] - 2 * kernel[2].mean()), abs=1e-9
+    )
+    within = [float(k.sum() - k.trace()) for k in kernel[:2]]
+    twin = reference.kernel_sums(x, y, "rbf", 1 / 32, rows=16).tolist()
+    assert twin == pytest.approx([*within, float(kernel[2].sum())], rel=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1e6])
+def test_kernel_values_keep_nine_digits(spread):
+    """Constant rows and outliers, whose rounding cannot average out, stay within 1e-9 of the kernel's scale."""
+    generator = torch.Generator().manual_seed(14)
+    base = 0.4 + torch.rand((1, 700), generator=generator)
+    base[0, 3] *= spread
+    x, y = base.repeat(40, 1), (1.1 * base).repeat(50, 1)
+    scale = (float((x[0].double() @ x[0].double()) * 1.21 / 700) + 1) ** 3
+    assert abs(ops.mmd(x, y) - by_definition(x, y)) < 4e-9 * scale
+
+
+def test_extreme_magnitudes():
+    """Rows of zeros, of tiny and of huge values are no exception."""
+    x, y = rows(40, 5, 15, torch.float64), rows(30, 5, 16, torch.float64)
+    x[3] = 0
+    x[4] *= 1e-200
+    assert ops.mmd(x, y) == pytest.approx(by_definition(x, y), rel=1e-8, abs=1e-10)
+    x *= 1e30
+    assert ops.mmd(x, y) == pytest.approx(by_definition(x, y), rel=1e-8)
 
 
 def test_refusals():
     """Too few rows, other kernels and values that are not finite are refused."""
     with pytest.raises(DataError, match="1 and 3 rows"):
         ops.mmd(rows(1, 2, 8), rows(3, 2, 9))
-    with pytest.raises(DataError, match="kernel 'rbf'"):
+    with pytest.raises(DataError, match="kernel 'linear' is not one of poly3, rbf"):
+        ops.mmd(rows(3, 2, 8), rows(3, 2, 9), kernel="linear")
+    with pytest.raises(DataError, match="needs a bandwidth"):
         ops.mmd(rows(3, 2, 8), rows(3, 2, 9), kernel="rbf")
+    with pytest.raises(DataError, match="has no bandwidth"):
+        ops.mmd(rows(3, 2, 8), rows(3, 2, 9), bandwidth=1.0)
+    with pytest.raises(DataError, match="bandwidth is 0"):
+        ops.mmd(rows(3, 2, 8), rows(3, 2, 9), kernel="rbf", bandwidth=0)
     bad = rows(3, 2, 9)
     bad[2, 0] = torch.nan
     with pytest.raises(DataError, match="row 2 of fake"):
@@ -81,4 +131,5 @@ def test_refusals():
 def test_registered_op_is_sound():
     """torch's own checks of schema and fake tensors pass."""
     tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(torch.ops.medtrust.poly3_sums, (rows(5, 3, 10), rows(4, 3, 11)), test_utils=tests)
+    arguments = (rows(5, 3, 10), rows(4, 3, 11), "poly3", 0.1)
+    torch.library.opcheck(torch.ops.medtrust.kernel_sums, arguments, test_utils=tests)

@@ -33,6 +33,7 @@ def test_info_names_what_is_in_use():
     assert facts["isa"] in ("scalar", "avx2", "avx512")
     assert facts["openmp_threads"] >= 1
     assert facts["cuda"] == bool(facts["archs"])
+    assert facts["matrix"] in (None, "avx512bf16", "amx")
     json.dumps(facts)
 
 
@@ -90,7 +91,9 @@ def test_every_instruction_set_gives_the_values(choice, monkeypatch):
             neighbours._balls_op(a, b, *radii, False), reference.balls(a, b, *radii, False), strict=True
         ):
             assert torch.equal(one, other)
-        torch.testing.assert_close(discrepancy._poly3_sums_op(a, b), reference.poly3_sums(a, b), rtol=1e-12, atol=0)
+        for kernel in ("poly3", "rbf"):
+            sums = (op(a, b, kernel, 0.02) for op in (discrepancy._kernel_sums_op, reference.kernel_sums))
+            torch.testing.assert_close(*sums, rtol=1e-9, atol=0)
 
 
 @needs_extension
@@ -98,6 +101,8 @@ def test_unknown_instruction_set_is_refused():
     """A misspelt MEDTRUST_CPU is an error that lists the choices."""
     done = python("from medtrust import ops; ops.info()", MEDTRUST_CPU="neon")
     assert "NativeError: MEDTRUST_CPU=neon is not one of scalar, avx2, avx512" in done.stderr
+    done = python("from medtrust import ops; ops.info()", MEDTRUST_MATRIX="sme")
+    assert "NativeError: MEDTRUST_MATRIX=sme is" in done.stderr
 
 
 def test_unknown_name():

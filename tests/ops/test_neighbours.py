@@ -10,10 +10,22 @@ import torch
 from torch import Tensor
 
 from medtrust import ops
-from medtrust.errors import DataError
+from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, _tiles, neighbours, reference
 
 DTYPES = [torch.float32, torch.float64]
+
+
+@pytest.fixture(autouse=True, params=["none", "avx512bf16", "amx"])
+def unit(request, monkeypatch):
+    """Every test on every matrix unit that is here, and without one."""
+    monkeypatch.setenv("MEDTRUST_MATRIX", request.param)
+    if _native.extension is not None:
+        try:
+            ops.info()
+        except NativeError as error:
+            pytest.skip(f"cannot be forced here: {error}")
+    return request.param
 
 
 def cloud(n: int, d: int, seed: int, dtype: torch.dtype = torch.float32, offset: float = 3.0) -> Tensor:
@@ -241,3 +253,29 @@ def test_twin_serves_without_the_extension(monkeypatch):
         got = ops.nearest(queries, points, 3)
     assert torch.equal(got.indices, expected.indices)
     torch.testing.assert_close(got.distances, expected.distances, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-7, 1e-3])
+def test_planted_copies_are_found(gap):
+    """A copy at any distance is the nearest row, at its true distance, among many alike."""
+    points = cloud(3000, 200, 31, torch.float64)
+    queries = points[100:140].clone()
+    queries[:, 5] += gap
+    got = ops.nearest(queries, points, 3)
+    assert got.indices[:, 0].tolist() == list(range(100, 140))
+    torch.testing.assert_close(got.distances[:, 0], (queries - points[100:140]).norm(dim=1), rtol=1e-12, atol=0)
+
+
+def test_coarse_bounds_that_prove_nothing():
+    """Tight clusters far apart, which bfloat16 cannot tell apart, keep exact neighbours and balls."""
+    generator = torch.Generator().manual_seed(32)
+    centres = 100 * torch.randn((3, 50), generator=generator)
+    points = centres.repeat_interleave(400, 0) + 1e-3 * torch.randn((1200, 50), generator=generator)
+    queries = centres.repeat_interleave(90, 0) + 1e-3 * torch.randn((270, 50), generator=generator)
+    assert_equal_to_twin(queries, points, 4)
+    radii = 1.001 * reference.nearest(queries, points, 4, None, None)[0][:, 3]
+    others = torch.full((1200,), float(radii.median()), dtype=torch.float64)
+    for inclusive in (False, True):
+        native = neighbours._balls_op(queries, points, radii, others, inclusive)
+        for one, other in zip(native, reference.balls(queries, points, radii, others, inclusive), strict=True):
+            assert torch.equal(one, other)
