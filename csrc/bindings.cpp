@@ -11,6 +11,8 @@
 #include "isa.h"
 #include "mmd.h"
 #include "neighbours.h"
+#include "neighbours_cuda.h"
+#include "poly3_cuda.h"
 #include "radiomics.h"
 #include "sampler.h"
 #include "ssim.h"
@@ -296,6 +298,56 @@ PYBIND11_MODULE(_C, m) {
                             at<void>(stream));
       },
       "The same on the device, on the given stream.");
+  m.def(
+      "halve_cuda",
+      [](uintptr_t images, int64_t planes, int64_t height, int64_t width, int64_t pixel, uintptr_t means,
+         uintptr_t stream) {
+        py::gil_scoped_release release;
+        halve_cuda(at<void>(images), planes, height, width, static_cast<Pixel>(pixel), at<float>(means),
+                   at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
+  m.def(
+      "neighbours_scan_cuda",
+      [](uintptr_t dots, std::vector<int64_t> shape, uintptr_t row_squares, uintptr_t col_squares,
+         uintptr_t query_groups, uintptr_t reference_groups, int64_t keep, uintptr_t scratch, uintptr_t bounds,
+         uintptr_t indices, uintptr_t stream) {
+        const DotTile tile = dot_tile(dots, shape, row_squares, col_squares);
+        py::gil_scoped_release release;
+        neighbours_scan_cuda(tile, at<int64_t>(query_groups), at<int64_t>(reference_groups), keep, at<float>(scratch),
+                             at<float>(bounds), at<int64_t>(indices), at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
+  m.def(
+      "neighbours_distances_cuda",
+      [](RowsArgument queries, RowsArgument references, uintptr_t chosen, int64_t count, uintptr_t others, int64_t each,
+         uintptr_t squared, uintptr_t stream) {
+        py::gil_scoped_release release;
+        neighbours_distances_cuda(feature_rows(queries), feature_rows(references), at<int64_t>(chosen), count,
+                                  at<int64_t>(others), each, at<double>(squared), at<void>(stream));
+      },
+      "Squared float64 distances of chosen queries to listed references, or to all.");
+  m.def(
+      "neighbours_balls_cuda",
+      [](uintptr_t dots, std::vector<int64_t> shape, uintptr_t row_squares, uintptr_t col_squares, RowsArgument queries,
+         RowsArgument references, uintptr_t query_radii, uintptr_t reference_radii, double square_scale, bool inclusive,
+         uintptr_t scratch, uintptr_t in_balls, uintptr_t recalled, uintptr_t covered, uintptr_t stream) {
+        const DotTile tile = dot_tile(dots, shape, row_squares, col_squares);
+        py::gil_scoped_release release;
+        neighbours_balls_cuda(tile, feature_rows(queries), feature_rows(references), at<double>(query_radii),
+                              at<double>(reference_radii), square_scale, inclusive, at<float>(scratch),
+                              at<int64_t>(in_balls), at<uint8_t>(recalled), at<uint8_t>(covered), at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
+  m.def("poly3_cuda_tiles", &poly3_cuda_tiles, "Scratch slots.");
+  m.def(
+      "poly3_cuda",
+      [](RowsArgument x, RowsArgument y, bool same, double scale, uintptr_t scratch, uintptr_t sum, uintptr_t stream) {
+        py::gil_scoped_release release;
+        poly3_cuda(feature_rows(x), feature_rows(y), same, scale, at<double>(scratch), at<double>(sum),
+                   at<void>(stream));
+      },
+      "Sum of (scale * x.y + 1)^3 over pairs of rows, on the given stream.");
   m.def("ssim_cuda_tiles", &ssim_cuda_tiles, "Scratch slots per plane.");
   m.def(
       "ssim_cuda",

@@ -12,4 +12,8 @@ namespace medtrust {
 void halve_cpu(const void* images, int64_t planes, int64_t height, int64_t width, Pixel pixel, float* means,
                int threads);
 
+// The same on the device; stream a cudaStream_t.
+void halve_cuda(const void* images, int64_t planes, int64_t height, int64_t width, Pixel pixel, float* means,
+                void* stream);
+
 }  // namespace medtrust

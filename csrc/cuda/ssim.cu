@@ -2,7 +2,7 @@
 // rows: each input row is centred into shared memory, filtered across, and added into the eleven output rows that it
 // reaches, whose partial sums live in registers.
 #include "../ssim.h"
-#include "launch.cuh"
+#include "reduce.cuh"
 
 namespace medtrust {
 namespace {
@@ -22,18 +22,6 @@ struct Plan {
 __device__ inline int64_t mirror(int64_t i, int64_t n) {
   if (i < 0) i = -i;
   return i < n ? i : 2 * (n - 1) - i;
-}
-
-// Sum over the block in a fixed tree; every thread receives it.
-__device__ double block_sum(double value, double* shared) {
-  __syncthreads();
-  shared[threadIdx.x] = value;
-  for (int half = blockDim.x / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-  }
-  __syncthreads();
-  return shared[0];
 }
 
 template <typename T>

@@ -31,17 +31,21 @@ else:
 _warned: set[str] = set()
 
 
-def kernels(op: str) -> Any:
-    """The extension where it is present; otherwise None, after one warning that names the slower op.
+def kernels(op: str, device: str = "cpu") -> Any:
+    """The extension where it has kernels for a device; otherwise None, after one warning that names the slower op.
 
     Args:
         op: Public name of the op that asks, such as "ssim".
+        device: "cpu" or "cuda".
 
     Returns:
         The module `medtrust._C`, or None.
     """
     if extension is None:
         warn_slower(op, str(absence))
+    elif device == "cuda" and not extension.with_cuda:
+        warn_slower(op, "this build has no CUDA kernels; build it again with MEDTRUST_CUDA=1")
+        return None
     return extension
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medtrust.errors import DataError
-from medtrust.ops import _native, reference
+from medtrust.ops import _device, _native, reference
 from medtrust.ops._candidates import Lists, fill, mark_balls
 from medtrust.ops._check import features, kernel_input, log, threads
 from medtrust.ops._tiles import Centring, dot_tiles, feature_rows, prepare
@@ -156,13 +156,15 @@ def _nearest_op(
         return reference.nearest(queries, references, k, query_groups, reference_groups)
     queries, references = kernel_input("nearest", "queries", queries), kernel_input("nearest", "reference", references)
     count = len(queries)
-    squared = torch.empty((count, k), dtype=torch.float64)
-    indices = torch.empty((count, k), dtype=torch.int64)
+    squared = torch.empty((count, k), dtype=torch.float64, device=queries.device)
+    indices = torch.empty((count, k), dtype=torch.int64, device=queries.device)
     if count == 0:
         return squared, indices
     groups: tuple[Tensor | None, Tensor | None] = (None, None)
     if query_groups is not None and reference_groups is not None:
         groups = query_groups.contiguous(), reference_groups.contiguous()
+    if queries.is_cuda:
+        return _device.nearest(lib, queries, references, k, min(k + SPARE, len(references)), groups)
     centring = Centring.of(references, queries)
     open_rows = torch.arange(count)
     # From coarse to fine: each pass answers what its bounds can prove, the next one takes the rest.
@@ -233,6 +235,8 @@ def _balls_op(
         return reference.balls(queries, references, query_radii, reference_radii, inclusive)
     queries, references = kernel_input("prdc", "fake", queries), kernel_input("prdc", "real", references)
     query_radii, reference_radii = query_radii.contiguous(), reference_radii.contiguous()
+    if queries.is_cuda:
+        return _device.balls(lib, queries, references, query_radii, reference_radii, inclusive)
     counts = torch.zeros(len(queries), dtype=torch.int64)
     recalled = torch.zeros(len(references), dtype=torch.bool)
     covered = torch.zeros(len(references), dtype=torch.bool)
@@ -270,7 +274,4 @@ def _(
 
 def _kernels(op: str, tensor: Tensor) -> Any:
     """The extension where it serves this device."""
-    if tensor.is_cuda:
-        _native.warn_slower(op, "its kernels are for the CPU; features of up to some 10k rows are quick there")
-        return None
-    return _native.kernels(op)
+    return _native.kernels(op, tensor.device.type)

@@ -154,21 +154,12 @@ def _drawn(
     return result
 
 
-def kernels_for(op: str, device: torch.device) -> Any:
-    """The extension where it has a kernel for this device, else None after a warning."""
-    lib = _native.kernels(op)
-    if lib is not None and device.type == "cuda" and not lib.with_cuda:
-        _native.warn_slower(op, "this build has no CUDA kernels; build it again with MEDTRUST_CUDA=1")
-        return None
-    return lib
-
-
 @torch.library.custom_op("medtrust::philox", mutates_args=())
 def _philox_op(shape: Sequence[int], kind: int, seed: int, step: int, offset: int, device: torch.device) -> Tensor:
     out = torch.empty(shape, dtype=torch.int32 if kind == WORDS else torch.float32, device=device)
     if out.numel() == 0:
         return out
-    lib = kernels_for("philox_normal", out.device)
+    lib = _native.kernels("philox_normal", out.device.type)
     if lib is None:
         twins: Any = {
             WORDS: reference_sampling.words,
@@ -200,7 +191,7 @@ def _(shape: Sequence[int], kind: int, seed: int, step: int, offset: int, device
 def _reparameterise_op(mu: Tensor, logvar: Tensor, seed: int, step: int, offset: int) -> Tensor:
     if mu.numel() == 0:
         return torch.empty(mu.shape, dtype=mu.dtype, device=mu.device)
-    lib = kernels_for("reparameterise", mu.device)
+    lib = _native.kernels("reparameterise", mu.device.type)
     if lib is None:
         noise = reference_sampling.normals(mu.numel(), seed, step, offset, mu.device).reshape(mu.shape)
         return (mu.to(torch.float64) + torch.exp(logvar.to(torch.float64) / 2) * noise).to(torch.float32)

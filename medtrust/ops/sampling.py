@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from medtrust.errors import DataError, NativeError
-from medtrust.ops import reference_sampling
+from medtrust.ops import _native, reference_sampling
 from medtrust.ops._check import kernel_input, on_device, threads
 from medtrust.ops._numbers import noise_place
-from medtrust.ops.noise import kernels_for
 from medtrust.ops.schedules import KINDS, Schedule, schedule
 
 __all__ = ["Stepped", "diffusion_step", "schedule"]
@@ -198,7 +197,7 @@ def _run(
         return
     scale, lo, hi, black, white = numbers
     quantise = following.dtype == torch.uint8
-    lib = kernels_for("diffusion_step", x.device)
+    lib = _native.kernels("diffusion_step", x.device.type)
     if lib is None:
         row = int(index)
         drawn = None

@@ -124,13 +124,20 @@ def _halved(images: Tensor, rules: Convention) -> Tensor:
     """The 2x2(x2) mean that leads to the next scale."""
     sides = images.shape[2:]
     odd = rules.pool != "drop" and any(side % 2 for side in sides)
-    if images.device.type == "cpu" and images.ndim == 4 and not odd and not images.requires_grad:
-        lib = _native.kernels("ms_ssim") if images.dtype in PIXELS else None
+    if images.dtype in PIXELS and images.ndim == 4 and not odd and not images.requires_grad:
+        lib = _native.kernels("ms_ssim", images.device.type)
         if lib is not None:
             images = kernel_input("ms_ssim", "an image", images)
-            means = torch.empty((*images.shape[:2], sides[0] // 2, sides[1] // 2), dtype=torch.float32)
+            means = torch.empty(
+                (*images.shape[:2], *(side // 2 for side in sides)), dtype=torch.float32, device=images.device
+            )
             planes = images.shape[0] * images.shape[1]
-            lib.halve_cpu(images.data_ptr(), planes, *sides, PIXELS[images.dtype], means.data_ptr(), threads())
+            arguments = (images.data_ptr(), planes, *sides, PIXELS[images.dtype], means.data_ptr())
+            if not images.is_cuda:
+                lib.halve_cpu(*arguments, threads())
+                return means
+            with on_device(images) as stream:
+                lib.halve_cuda(*arguments, stream)
             return means
     images = images if images.is_floating_point() else images.to(torch.float32)
     pool: Any = functional.avg_pool2d if len(sides) == 2 else functional.avg_pool3d

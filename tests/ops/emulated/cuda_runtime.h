@@ -33,6 +33,8 @@ inline int __syncthreads_or(int predicate) {
   return result;
 }
 
+inline int atomicAdd(int* sum, int value) { return std::atomic_ref<int>(*sum).fetch_add(value); }
+
 using cudaError_t = int;
 using cudaStream_t = void*;
 constexpr cudaError_t cudaSuccess = 0;
