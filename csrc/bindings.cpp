@@ -10,9 +10,9 @@
 #include "halve.h"
 #include "isa.h"
 #include "mmd.h"
+#include "mmd_cuda.h"
 #include "neighbours.h"
 #include "neighbours_cuda.h"
-#include "poly3_cuda.h"
 #include "radiomics.h"
 #include "sampler.h"
 #include "ssim.h"
@@ -339,15 +339,16 @@ PYBIND11_MODULE(_C, m) {
                               at<int64_t>(in_balls), at<uint8_t>(recalled), at<uint8_t>(covered), at<void>(stream));
       },
       "The same on the device, on the given stream.");
-  m.def("poly3_cuda_tiles", &poly3_cuda_tiles, "Scratch slots.");
+  m.def("mmd_cuda_tiles", &mmd_cuda_tiles, "Scratch slots.");
   m.def(
-      "poly3_cuda",
-      [](RowsArgument x, RowsArgument y, bool same, double scale, uintptr_t scratch, uintptr_t sum, uintptr_t stream) {
+      "mmd_cuda",
+      [](RowsArgument x, RowsArgument y, bool same, int64_t kind, double scale, uintptr_t scratch, uintptr_t sum,
+         uintptr_t stream) {
         py::gil_scoped_release release;
-        poly3_cuda(feature_rows(x), feature_rows(y), same, scale, at<double>(scratch), at<double>(sum),
-                   at<void>(stream));
+        mmd_cuda(feature_rows(x), feature_rows(y), same, static_cast<Discrepancy>(kind), scale, at<double>(scratch),
+                 at<double>(sum), at<void>(stream));
       },
-      "Sum of (scale * x.y + 1)^3 over pairs of rows, on the given stream.");
+      "Sum of a kernel over pairs of rows, on the given stream.");
   m.def("ssim_cuda_tiles", &ssim_cuda_tiles, "Scratch slots per plane.");
   m.def(
       "ssim_cuda",

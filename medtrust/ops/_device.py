@@ -11,7 +11,7 @@ from torch import Tensor
 from medtrust.ops._check import log, on_device
 from medtrust.ops._tiles import Centring, Prepared, Tile, feature_rows, full_float32
 
-__all__ = ["balls", "nearest", "poly3_sums"]
+__all__ = ["balls", "kernel_sums", "nearest"]
 
 ROWS, COLS = 4096, 16384  # 256 MiB of dots: enough blocks for every multiprocessor, far below any device's memory
 SWEPT = 1 << 26  # float64 distances held at a time while rows without a certificate are swept
@@ -155,23 +155,23 @@ def balls(
     return counts, recalled, covered
 
 
-def poly3_sums(lib: Any, real: Tensor, fake: Tensor) -> Tensor:
-    """Sums of the kernel (x.y / d + 1)^3, as `reference.kernel_sums` has them.
+def kernel_sums(lib: Any, real: Tensor, fake: Tensor, kind: int, scale: float) -> Tensor:
+    """Sums of a kernel over pairs of rows, as `reference.kernel_sums` has them.
 
     Args:
         lib: The extension.
         real: Features `[n, d]` on the device, contiguous.
         fake: Features `[m, d]`, contiguous.
+        kind: Code of the kernel in csrc/mmd.h.
+        scale: Factor in the kernel.
 
     Returns:
         `[3]` float64: over ordered pairs of different real rows, of different fake rows, and over real x fake.
     """
     sums = torch.empty(3, dtype=torch.float64, device=real.device)
     for i, (a, b) in enumerate(((real, real), (fake, fake), (real, fake))):
-        slots = lib.poly3_cuda_tiles(len(a), len(b))
-        scratch = torch.empty(slots, dtype=torch.float64, device=real.device)
+        scratch = torch.empty(lib.mmd_cuda_tiles(len(a), len(b)), dtype=torch.float64, device=real.device)
+        rows, results = (feature_rows(a), feature_rows(b)), (scratch.data_ptr(), sums[i].data_ptr())
         with on_device(real) as stream:
-            lib.poly3_cuda(
-                feature_rows(a), feature_rows(b), a is b, 1 / a.shape[1], scratch.data_ptr(), sums[i].data_ptr(), stream
-            )
+            lib.mmd_cuda(*rows, a is b, kind, scale, *results, stream)
     return sums

@@ -108,13 +108,14 @@ def test_prdc_equals_the_cpu():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kernel", "scale"), [("poly3", 0.1), ("rbf", 0.001)])
 @pytest.mark.parametrize(("n", "m", "d"), [(2, 2, 1), (64, 65, 16), (1000, 333, 2047)])
-def test_mmd(on_side_stream, n, m, d, dtype):
+def test_mmd(on_side_stream, n, m, d, kernel, scale, dtype):
     """The sums equal the twin's, twice with the same bits; strided rows equal their copies."""
     real, fake = cloud(n, d, 13, dtype), cloud(m, d, 14, dtype)
-    got = on_side_stream(lambda: discrepancy._kernel_sums_op(real, fake, "poly3", 1 / real.shape[1]))
-    torch.testing.assert_close(got, reference.kernel_sums(real, fake, "poly3", 1 / real.shape[1]), rtol=1e-12, atol=0)
-    assert torch.equal(got, discrepancy._kernel_sums_op(real.T.contiguous().T, fake, "poly3", 1 / real.shape[1]))
+    got = on_side_stream(lambda: discrepancy._kernel_sums_op(real, fake, kernel, scale))
+    torch.testing.assert_close(got, reference.kernel_sums(real, fake, kernel, scale), rtol=1e-12, atol=0)
+    assert torch.equal(got, discrepancy._kernel_sums_op(real.T.contiguous().T, fake, kernel, scale))
 
 
 def test_moments(on_side_stream):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from medtrust.ops import _device, reference
+from medtrust.ops.discrepancy import KINDS
 
 HERE = Path(__file__).parent / "emulated"
 CXX = shutil.which("g++") or shutil.which("clang++")
@@ -50,7 +51,7 @@ class Emulated:
 
     def __init__(self, folder: Path) -> None:
         self.calls: list[str] = []
-        targets = {source: folder / f"{source}.so" for source in ("neighbours", "poly3", "halve")}
+        targets = {source: folder / f"{source}.so" for source in ("neighbours", "mmd", "halve")}
         options = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-w", f"-I{HERE}", "-x", "c++"]
         compilers = [
             subprocess.Popen([CXX, *options, HERE / f"{source}_entry.cpp", "-o", target], stderr=subprocess.PIPE)
@@ -76,13 +77,13 @@ class Emulated:
     def neighbours_balls_cuda(self, *arguments: Any) -> None:
         self._call("neighbours", "balls", arguments)
 
-    def poly3_cuda_tiles(self, n: int, m: int) -> int:
-        function = self._functions["poly3"].emulated_poly3_tiles
+    def mmd_cuda_tiles(self, n: int, m: int) -> int:
+        function = self._functions["mmd"].emulated_mmd_tiles
         function.restype = ctypes.c_int64
         return int(function(ctypes.c_int64(n), ctypes.c_int64(m)))
 
-    def poly3_cuda(self, *arguments: Any) -> None:
-        self._call("poly3", "poly3", arguments)
+    def mmd_cuda(self, *arguments: Any) -> None:
+        self._call("mmd", "mmd", arguments)
 
     def halve_cuda(self, *arguments: Any) -> None:
         self._call("halve", "halve", arguments)
@@ -198,13 +199,14 @@ def test_balls(emulated, n, m, d, inclusive, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kernel", "scale"), [("poly3", 0.1), ("rbf", 0.05)])
 @pytest.mark.parametrize(("n", "m", "d"), [(2, 3, 1), (64, 65, 16), (70, 64, 19)])
-def test_poly3_sums(emulated, n, m, d, dtype):
+def test_kernel_sums(emulated, n, m, d, kernel, scale, dtype):
     """All three sums equal the twin's, for one tile and several, whole and cut; twice the same bits."""
     real, fake = cloud(n, d, 10, dtype), cloud(m, d, 11, dtype)
-    got = _device.poly3_sums(emulated, real, fake)
-    torch.testing.assert_close(got, reference.kernel_sums(real, fake, "poly3", 1 / real.shape[1]), rtol=1e-12, atol=0)
-    assert torch.equal(got, _device.poly3_sums(emulated, real, fake))
+    got = _device.kernel_sums(emulated, real, fake, KINDS[kernel], scale)
+    torch.testing.assert_close(got, reference.kernel_sums(real, fake, kernel, scale), rtol=1e-12, atol=0)
+    assert torch.equal(got, _device.kernel_sums(emulated, real, fake, KINDS[kernel], scale))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])

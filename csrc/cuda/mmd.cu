@@ -1,6 +1,8 @@
-// The polynomial kernel summed over tiles of 64 x 64 pairs. A thread holds 4 x 4 dot products in registers; the tile's
-// cubes are added in a fixed tree into a slot of their own, and a second kernel adds the slots in a fixed order.
-#include "../poly3_cuda.h"
+// A kernel summed over tiles of 64 x 64 pairs. A thread holds 4 x 4 dot products or squared distances, the latter as
+// sum (x - y)^2, in registers; the tile's kernel values are added in a fixed tree into a slot of their own, and a second kernel adds the slots in a fixed order.
+#include "../mmd_cuda.h"
+
+#include <cmath>
 
 #include "reduce.cuh"
 
@@ -22,7 +24,7 @@ __device__ void load_slab(const T* rows, int64_t count, int64_t width, int64_t f
   }
 }
 
-template <typename T>
+template <typename T, Discrepancy kind>
 __global__ void __launch_bounds__(kThreads) tile_kernel(const T* x, int64_t n, const T* y, int64_t m, int64_t width,
                                                         int64_t across, bool same, double scale, double* slots) {
   __shared__ double left[kDepth][kTile + 1], right[kDepth][kTile + 1];
@@ -34,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) tile_kernel(const T* x, int64_t n, c
   }
   const int64_t row = tile_row * kTile, col = tile_col * kTile;
   const int my_row = threadIdx.x / kApart, my_col = threadIdx.x % kApart;
-  double dots[kEach][kEach] = {};
+  double dots[kEach][kEach] = {};  // or squared distances
   for (int64_t at = 0; at < width; at += kDepth) {
     load_slab(x, n, width, row, at, left);
     load_slab(y, m, width, col, at, right);
@@ -50,7 +52,10 @@ __global__ void __launch_bounds__(kThreads) tile_kernel(const T* x, int64_t n, c
 #pragma unroll
       for (int i = 0; i < kEach; ++i)
 #pragma unroll
-        for (int j = 0; j < kEach; ++j) dots[i][j] += a[i] * b[j];
+        for (int j = 0; j < kEach; ++j) {
+          if (kind == Discrepancy::poly3) dots[i][j] += a[i] * b[j];
+          else dots[i][j] += (a[i] - b[j]) * (a[i] - b[j]);
+        }
     }
     __syncthreads();
   }
@@ -61,7 +66,8 @@ __global__ void __launch_bounds__(kThreads) tile_kernel(const T* x, int64_t n, c
     for (int j = 0; j < kEach; ++j) {
       const int64_t r = row + my_row + i * kApart, c = col + my_col + j * kApart;
       const double base = scale * dots[i][j] + 1;
-      if (r < n && c < m && !(same && r == c)) sum += base * base * base;
+      const double value = kind == Discrepancy::poly3 ? base * base * base : exp(-scale * dots[i][j]);
+      if (r < n && c < m && !(same && r == c)) sum += value;
     }
   sum = block_sum(sum, shared);
   if (threadIdx.x == 0) slots[blockIdx.x] = same && tile_col != tile_row ? 2 * sum : sum;
@@ -77,22 +83,32 @@ __global__ void __launch_bounds__(kThreads) slots_kernel(const double* slots, in
 
 int64_t tiles_of(int64_t rows) { return (rows + kTile - 1) / kTile; }
 
+template <typename T, Discrepancy kind>
+void launch(const Rows& x, const Rows& y, bool same, double scale, unsigned tiles, double* slots, cudaStream_t queue) {
+  const auto kernel = tile_kernel<T, kind>;
+  MEDTRUST_LAUNCH(kernel, tiles, kThreads, queue, static_cast<const T*>(x.data), x.count,
+                  static_cast<const T*>(y.data), y.count, x.width, tiles_of(y.count), same, scale, slots);
+  check_launch("mmd tiles");
+}
+
+template <typename T>
+void launch_tiles(const Rows& x, const Rows& y, bool same, Discrepancy kind, double scale, unsigned tiles,
+                  double* slots, cudaStream_t queue) {
+  if (kind == Discrepancy::poly3) launch<T, Discrepancy::poly3>(x, y, same, scale, tiles, slots, queue);
+  else launch<T, Discrepancy::gauss>(x, y, same, scale, tiles, slots, queue);
+}
+
 }  // namespace
 
-int64_t poly3_cuda_tiles(int64_t n, int64_t m) { return tiles_of(n) * tiles_of(m); }
+int64_t mmd_cuda_tiles(int64_t n, int64_t m) { return tiles_of(n) * tiles_of(m); }
 
-void poly3_cuda(const Rows& x, const Rows& y, bool same, double scale, double* scratch, double* sum, void* stream) {
-  const int64_t tiles = poly3_cuda_tiles(x.count, y.count);
+void mmd_cuda(const Rows& x, const Rows& y, bool same, Discrepancy kind, double scale, double* scratch, double* sum,
+              void* stream) {
+  const int64_t tiles = mmd_cuda_tiles(x.count, y.count);
   if (tiles < 1 || tiles > 2147483647) throw std::invalid_argument("1 to 2^31 tiles of 64 x 64 pairs expected");
   const auto queue = static_cast<cudaStream_t>(stream);
-  const auto grid = unsigned(tiles);
-  if (x.is_double)
-    MEDTRUST_LAUNCH(tile_kernel<double>, grid, kThreads, queue, static_cast<const double*>(x.data), x.count,
-                    static_cast<const double*>(y.data), y.count, x.width, tiles_of(y.count), same, scale, scratch);
-  else
-    MEDTRUST_LAUNCH(tile_kernel<float>, grid, kThreads, queue, static_cast<const float*>(x.data), x.count,
-                    static_cast<const float*>(y.data), y.count, x.width, tiles_of(y.count), same, scale, scratch);
-  check_launch("mmd tiles");
+  if (x.is_double) launch_tiles<double>(x, y, same, kind, scale, unsigned(tiles), scratch, queue);
+  else launch_tiles<float>(x, y, same, kind, scale, unsigned(tiles), scratch, queue);
   MEDTRUST_LAUNCH(slots_kernel, 1, kThreads, queue, scratch, tiles, sum);
   check_launch("mmd sums");
 }
