@@ -118,6 +118,15 @@ def module(name: str) -> Any | None:
         return None
 
 
+def csrc_digest() -> str:
+    """Digest of the native sources: a result with another one was measured on other kernels."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "csrc").rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def machine(threads: int) -> dict[str, Any]:
     """Facts that a figure means nothing without."""
     import torch
@@ -138,6 +147,7 @@ def machine(threads: int) -> dict[str, Any]:
         "piq",
         "torchmetrics",
         "kornia",
+        "fast-ssim",
         "scikit-image",
         "torch-fidelity",
         "prdc",
@@ -149,10 +159,6 @@ def machine(threads: int) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "csrc").rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return {
         "cpu": cpu,
         "threads": threads,
@@ -160,7 +166,7 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "native": ops.info(),
-        "csrc": digest.hexdigest()[:16],
+        "csrc": csrc_digest(),
         "packages": versions,
     }
 
@@ -169,7 +175,7 @@ def main(name: str, cases: Callable[[int], list[Row]], rounds: int) -> None:
     """Command line of a benchmark: runs the cases, prints a table, writes a JSON file.
 
     Args:
-        name: Name of the benchmark; the file is benchmarks/results/<name>.json unless --out says otherwise.
+        name: Name of the benchmark.
         cases: Runs everything for a number of rounds.
         rounds: Default number of rounds.
     """
@@ -178,7 +184,7 @@ def main(name: str, cases: Callable[[int], list[Row]], rounds: int) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / f"{name}.json")
+    parser.add_argument("--out", type=Path, help="result file; by default benchmarks/results/<name>.t<threads>.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     facts = machine(options.threads)
@@ -188,6 +194,7 @@ def main(name: str, cases: Callable[[int], list[Row]], rounds: int) -> None:
         who = f"{row.name} ({row.note})" if row.note else row.name
         figures = (row.median_ms, row.best_ms, row.cpu_ms, row.ratio, row.cpu_ratio)
         print(f"| {row.case} | {who} | {' | '.join(f'{figure:.3g}' for figure in figures)} | {row.error:.1e} |")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    out = options.out or ROOT / "benchmarks" / "results" / f"{name}.t{options.threads}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     document = {"machine": facts, "rounds": options.rounds, "rows": [asdict(row) for row in rows]}
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    out.write_text(json.dumps(document, indent=1) + "\n")
