@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "candidates.h"
+#include "copies.h"
 #include "halve.h"
 #include "isa.h"
 #include "mmd.h"
@@ -190,6 +191,24 @@ PYBIND11_MODULE(_C, m) {
                          at<uint8_t>(recalled), at<uint8_t>(covered), threads);
       },
       "Ball membership within a tile.");
+  m.def(
+      "max_ncc",
+      [](uintptr_t x, uintptr_t y, bool is_double, std::vector<int64_t> shape, int64_t radius, uintptr_t largest,
+         int threads) {
+        const ImagePairs pairs{at<void>(x), at<void>(y), shape.at(0), shape.at(1), shape.at(2), shape.at(3), is_double};
+        py::gil_scoped_release release;
+        max_ncc(pairs, radius, at<double>(largest), threads);
+      },
+      "Largest correlation over shifts; x, y: [count, channels, height, width].");
+  m.def(
+      "tile_l2",
+      [](uintptr_t x, uintptr_t y, bool is_double, std::vector<int64_t> shape, int64_t tile, uintptr_t farthest,
+         int threads) {
+        const ImagePairs pairs{at<void>(x), at<void>(y), shape.at(0), shape.at(1), shape.at(2), shape.at(3), is_double};
+        py::gil_scoped_release release;
+        tile_l2(pairs, tile, at<double>(farthest), threads);
+      },
+      "Largest distance of corresponding tiles.");
   m.def(
       "mmd_sums",
       [](RowsArgument real, RowsArgument fake, uintptr_t centre, int64_t kind, double scale, uintptr_t sums,

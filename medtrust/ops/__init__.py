@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 from medtrust.ops._native import info
 
 if TYPE_CHECKING:
+    from medtrust.ops.copies import max_ncc, tile_l2
     from medtrust.ops.discrepancy import mmd
     from medtrust.ops.moments import Moments
     from medtrust.ops.neighbours import nearest, prdc
     from medtrust.ops.noise import philox_normal, philox_uniform, reparameterise, truncated_normal
     from medtrust.ops.sampling import diffusion_step
     from medtrust.ops.schedules import schedule
-    from medtrust.ops.structural import ms_ssim, ssim
+    from medtrust.ops.structural import ms_ssim, ssim, ssim_map
     from medtrust.ops.texture import radiomics
 
 __all__ = [
     "Moments",
     "diffusion_step",
     "info",
+    "max_ncc",
     "mmd",
     "ms_ssim",
     "nearest",
@@ -34,12 +36,15 @@ __all__ = [
     "reparameterise",
     "schedule",
     "ssim",
+    "ssim_map",
+    "tile_l2",
     "truncated_normal",
 ]
 
 _HOMES = {
     "Moments": "moments",
     "diffusion_step": "sampling",
+    "max_ncc": "copies",
     "mmd": "discrepancy",
     "ms_ssim": "structural",
     "nearest": "neighbours",
@@ -50,6 +55,8 @@ _HOMES = {
     "reparameterise": "noise",
     "schedule": "schedules",
     "ssim": "structural",
+    "ssim_map": "structural",
+    "tile_l2": "copies",
     "truncated_normal": "noise",
 }
 

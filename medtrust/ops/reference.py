@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["balls", "kernel_sums", "nearest", "ssim_planes"]
+__all__ = ["balls", "kernel_sums", "max_ncc", "nearest", "ssim_maps", "ssim_planes", "tile_l2"]
 
 
 def _filtered(maps: Tensor, taps: Sequence[float], reflect: bool) -> Tensor:
@@ -41,6 +41,19 @@ def ssim_planes(
     Returns:
         `[2, N, C]` float64: SSIM, then its contrast-structure factor.
     """
+    dims = tuple(range(2, x.ndim))
+    return torch.stack([m.mean(dims) for m in ssim_maps(x, y, taps, c1, c2, covariance, reflect)])
+
+
+def ssim_maps(
+    x: Tensor, y: Tensor, taps: Sequence[float], c1: float, c2: float, covariance: float, reflect: bool
+) -> tuple[Tensor, Tensor]:
+    """SSIM and contrast-structure around each pixel; arguments as in `ssim_planes`.
+
+    Returns:
+        Two maps `[N, C, (D',) H', W']` float64: as large as the image where the border is mirrored, else one value for
+        each window that lies inside.
+    """
     shape = (-1, 1, *x.shape[2:])
     a, b = x.to(torch.float64).reshape(shape), y.to(torch.float64).reshape(shape)
     # Variance does not change with a constant; subtracting the plane's mean keeps float64 exact at any offset.
@@ -53,7 +66,7 @@ def ssim_planes(
     mu_a, mu_b = mu_a + mean_a, mu_b + mean_b
     contrast = (2 * shared + c2) / (variances + c2)
     full = contrast * (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
-    return torch.stack([m.mean(dims) for m in (full, contrast)]).reshape(2, *x.shape[:2])
+    return full.reshape(*x.shape[:2], *full.shape[2:]), contrast.reshape(*x.shape[:2], *full.shape[2:])
 
 
 def _squared_blocks(queries: Tensor, references: Tensor, rows: int = 256) -> Iterator[tuple[int, Tensor]]:
@@ -150,3 +163,47 @@ def kernel_sums(real: Tensor, fake: Tensor, kernel: str, scale: float, rows: int
             total += values.sum()
         sums.append(total)
     return torch.stack(sums)
+
+
+def max_ncc(x: Tensor, y: Tensor, radius: int) -> Tensor:
+    """Largest correlation of the overlapping parts of each pair over all shifts.
+
+    Args:
+        x: Images `[N, C, H, W]`.
+        y: The same shape.
+        radius: Largest shift along each axis.
+
+    Returns:
+        `[N]` float64; a part with no more than 1e-12 of its image's variation counts as flat and correlates 0.
+    """
+    x, y = (t.to(torch.float64) - t.to(torch.float64).mean((1, 2, 3), keepdim=True) for t in (x, y))
+    height, width = x.shape[2:]
+    whole_x, whole_y = (1e-12 * t.square().sum((1, 2, 3)) for t in (x, y))
+    best = torch.full((len(x),), -1.0, dtype=torch.float64, device=x.device)
+    for down in range(-radius, radius + 1):
+        for right in range(-radius, radius + 1):
+            a = x[:, :, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)].flatten(1)
+            b = y[:, :, max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)].flatten(1)
+            a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+            of_a, of_b = a.square().sum(1), b.square().sum(1)
+            flat = (of_a <= whole_x) | (of_b <= whole_y)
+            correlation = (a * b).sum(1) / (of_a * of_b).sqrt()
+            best = torch.maximum(best, correlation.masked_fill(flat, 0.0))
+    return best.clamp_max(1)
+
+
+def tile_l2(x: Tensor, y: Tensor, tile: int) -> Tensor:
+    """Largest Euclidean distance between corresponding tiles of each pair.
+
+    Args:
+        x: Images `[N, C, H, W]`.
+        y: The same shape.
+        tile: Side of the tiles.
+
+    Returns:
+        `[N]` float64.
+    """
+    gaps = (x.to(torch.float64) - y.to(torch.float64)).square().sum(1, keepdim=True)
+    ends = -gaps.shape[2] % tile, -gaps.shape[3] % tile
+    gaps = functional.pad(gaps, (0, ends[1], 0, ends[0]))
+    return functional.avg_pool2d(gaps, tile).flatten(1).amax(1).mul(tile * tile).sqrt()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from medtrust import ops
-from medtrust.ops import discrepancy, neighbours, texture  # noqa: F401 - registers the ops
+from medtrust.ops import copies, discrepancy, neighbours, texture  # noqa: F401 - registers the ops
 from medtrust.ops.sampling import _placed
 
 REGISTERED = torch.ops.medtrust
@@ -38,7 +38,9 @@ CASES = {
     "radiomics": (lambda x, y: REGISTERED.radiomics(x + y, None, [-9.0, 8.0, 18.0], 8, False, "glcm")[0], (2, 1, 9, 8)),
     "nearest": (lambda x, y: REGISTERED.nearest(x, y, 2, None, None)[0], (7, 5)),
     "balls": (lambda x, y: REGISTERED.balls(x, y, x[:, 0].double() ** 2, y[:, 0].double() ** 2, False)[0], (7, 5)),
-    "poly3_sums": (lambda x, y: REGISTERED.poly3_sums(x, y), (7, 5)),
+    "kernel_sums": (lambda x, y: REGISTERED.kernel_sums(x, y, "poly3", 0.2), (7, 5)),
+    "max_ncc": (lambda x, y: REGISTERED.max_ncc(x, y, 1), (2, 1, 9, 8)),
+    "tile_l2": (lambda x, y: REGISTERED.tile_l2(x, y, 4), (2, 1, 9, 8)),
 }
 
 
@@ -68,5 +70,6 @@ def test_every_registered_op_is_here():
     """An op that is registered later must be added to the cases."""
     names = {name.partition("::")[2].partition(".")[0] for name in torch._C._dispatch_get_all_op_names()
              if name.startswith("medtrust::")}  # fmt: skip
-    covered = {"ssim", "diffusion_step", "reparameterise", "philox", "radiomics", "nearest", "balls", "poly3_sums"}
+    covered = {"ssim", "diffusion_step", "reparameterise", "philox", "radiomics", "nearest", "balls", "kernel_sums"}
+    covered |= {"max_ncc", "tile_l2"}
     assert names - covered <= {"diffusion_step_"}, "its in-place form is checked by opcheck"
