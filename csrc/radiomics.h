@@ -87,6 +87,7 @@ struct RadiomicsKernels {
   double (*absolute)(const float* values, int64_t count, double centre);
   // Count, sum and sum of |x - centre| of the values within [low, high].
   void (*inner)(const float* values, int64_t count, double low, double high, double centre, double* out);
+  bool (*whole)(const float* values, int64_t count);  // all integers; magnitudes below 2^31
   void (*bin)(const float* values, int64_t count, double lowest, double scale, uint16_t* bins);
 };
 namespace scalar {

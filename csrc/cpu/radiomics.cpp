@@ -33,7 +33,10 @@ constexpr double kShares[] = {0.1, 0.25, 0.5, 0.75, 0.9};
 class Quantiles {
  public:
   void compute(const RadiomicsKernels& run, const float* values, int64_t count, const Extremes& range, double* out) {
-    const double span = range.highest - range.lowest, scale = span > 0 ? (kBins - 1) / span : 0.0;
+    const double span = range.highest - range.lowest;
+    // Up to kBins integers, such as 8-bit grey or Hounsfield units, have a bin each, which is their order.
+    const bool ordered = span == 0 || (span < kBins && std::abs(range.lowest) < 1e9 && run.whole(values, count));
+    const double scale = ordered ? 1.0 : (kBins - 1) / span;
     const auto each_bin = [&](auto&& visit) {
       uint16_t bins[kBlock];
       for (int64_t first = 0; first < count; first += kBlock) {
@@ -47,13 +50,29 @@ class Quantiles {
     for (size_t b = 1; b < starts_.size(); ++b) starts_[b] += starts_[b - 1];
 
     int64_t ranks[10];
-    int bins_of[10], slots_of[10], slots = 0;
-    slots_.assign(kBins, kUnwanted);
-    float* ends[kUnwanted + 1] = {};
-    int64_t wanted = 0;
+    int bins_of[10];
+    double found[10];
     for (int r = 0; r < 10; ++r) {
       ranks[r] = std::min(int64_t(kShares[r / 2] * double(count - 1)) + r % 2, count - 1);
       bins_of[r] = int(std::upper_bound(starts_.begin(), starts_.end(), ranks[r]) - starts_.begin()) - 1;
+      found[r] = range.lowest + bins_of[r];
+    }
+    if (!ordered) find(each_bin, ranks, bins_of, found);
+    for (int q = 0; q < 5; ++q) {
+      const double part = kShares[q] * double(count - 1) - double(ranks[2 * q]);
+      out[q] = found[2 * q] + part * (found[2 * q + 1] - found[2 * q]);
+    }
+  }
+
+ private:
+  // The values at the ranks: those of each bin that holds one are gathered and put in order as far as needed.
+  template <typename EachBin>
+  void find(const EachBin& each_bin, const int64_t* ranks, const int* bins_of, double* found) {
+    int slots_of[10], slots = 0;
+    slots_.assign(kBins, kUnwanted);
+    float* ends[10] = {};
+    int64_t wanted = 0;
+    for (int r = 0; r < 10; ++r) {
       uint8_t& slot = slots_[size_t(bins_of[r])];
       if (slot == kUnwanted) {
         slot = uint8_t(slots++);
@@ -75,20 +94,14 @@ class Quantiles {
     bool mixed[10] = {};
     for (int g = 0; g < slots; ++g)  // a bin of one value, such as the background, needs no order
       for (const float* v = groups[g]; v < ends[g]; ++v) mixed[g] |= *v != *groups[g];
-    double found[10];
     for (int r = 0; r < 10; ++r) {
       const int g = slots_of[r];
       float* place = groups[g] + (ranks[r] - starts_[size_t(bins_of[r])]);
       if (mixed[g]) std::nth_element(groups[g], place, ends[g]);
       found[r] = *place;
     }
-    for (int q = 0; q < 5; ++q) {
-      const double part = kShares[q] * double(count - 1) - double(ranks[2 * q]);
-      out[q] = found[2 * q] + part * (found[2 * q + 1] - found[2 * q]);
-    }
   }
 
- private:
   static constexpr uint8_t kUnwanted = 10;
   static constexpr int64_t kBlock = 1024;
   int64_t size_of(int bin) const { return starts_[size_t(bin) + 1] - starts_[size_t(bin)]; }

@@ -190,6 +190,12 @@ void inner(const float* values, int64_t count, double low, double high, double c
   }
 }
 
+bool whole(const float* values, int64_t count) {
+  int32_t broken = 0;
+  for (int64_t i = 0; i < count; ++i) broken |= float(int32_t(values[i])) != values[i];
+  return broken == 0;
+}
+
 void bin(const float* values, int64_t count, double lowest, double scale, uint16_t* bins) {
   for (int64_t i = 0; i < count; ++i) bins[i] = uint16_t(int32_t((double(values[i]) - lowest) * scale));
 }
@@ -198,7 +204,7 @@ void bin(const float* values, int64_t count, double lowest, double scale, uint16
 
 namespace MEDTRUST_ISA {
 const RadiomicsKernels radiomics_kernels = {discretise, neighbourhood, runs,  joins, extremes,
-                                            moments,    absolute,      inner, bin};
+                                            moments,    absolute,      inner, whole, bin};
 }
 
 }  // namespace medtrust

@@ -128,6 +128,19 @@ def test_quantiles(spread):
         assert spread_found == pytest.approx(expected[3] - expected[4], rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("span", [1, 4095, 4096, 60000])
+def test_quantiles_of_integers(span):
+    """Integers have numpy's quantiles, whether or not each of them gets a bin of its own."""
+    generator = torch.Generator().manual_seed(span)
+    x = torch.randint(0, span + 1, (1, 30, 41), generator=generator, dtype=torch.int32)
+    x[0, 0, :2] = torch.tensor([0, span])
+    for images in (x.to(torch.uint16), x.float() - 20000, x.float() + 0.5):
+        values, names = ops.radiomics(images, lo=0, hi=1, families=("firstorder",), dtype=torch.float64)
+        expected = np.percentile(images.numpy().astype(float), (10, 50, 90))
+        found = [values[0, names.index(f"firstorder.{name}")].item() for name in ("p10", "median", "p90")]
+        assert found == pytest.approx(expected.tolist(), rel=1e-12)
+
+
 def test_large_offset():
     """A small spread far from zero keeps its moments: CT numbers stored with an offset of 60000."""
     generator = torch.Generator().manual_seed(2)
