@@ -14,7 +14,7 @@ from medtrust.ops import _native, reference
 from medtrust.ops._check import PIXELS, finite, kernel_input, on_device, positive, same_images, threads
 from medtrust.ops._conventions import CONVENTIONS, K1, K2, Convention, Window, window_of
 
-__all__ = ["MS_WEIGHTS", "ms_ssim", "ssim"]
+__all__ = ["MS_WEIGHTS", "ms_ssim", "ssim", "ssim_map"]
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
 
@@ -56,6 +56,49 @@ def ssim(
     _fits("ssim", x, len(chosen.taps), rules.reflect)
     planes = _planes("ssim", x, y, positive("ssim", "data_range", data_range), chosen, rules)
     return planes[0].mean(1).to(torch.float32)
+
+
+def ssim_map(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float,
+    window: str | None = None,
+    size: int | None = None,
+    sigma: float = 1.5,
+    convention: str = "wang",
+) -> Tensor:
+    """Structural similarity around each pixel, to see where two images differ; differentiable for float images.
+
+    A map is looked at, one image at a time, so the float64 twin computes it: its mean is `ssim`.
+
+    Args:
+        x: As in `ssim`.
+        y: As in `ssim`.
+        data_range: As in `ssim`.
+        window: As in `ssim`.
+        size: As in `ssim`.
+        sigma: As in `ssim`.
+        convention: As in `ssim`.
+
+    Returns:
+        `[N, C, H', W']` (`[N, C, D', H', W']`) float32: as large as the image under "torchmetrics", which mirrors the
+        border, else `size - 1` smaller along each axis.
+
+    Raises:
+        DataError: As in `ssim`.
+    """
+    same_images("ssim_map", x, y)
+    chosen = window_of("ssim_map", convention, window, size, sigma)
+    rules = CONVENTIONS[convention]
+    _fits("ssim_map", x, len(chosen.taps), rules.reflect)
+    data_range = positive("ssim_map", "data_range", data_range)
+    count = len(chosen.taps) ** (x.ndim - 2)
+    covariance = count / (count - 1) if rules.sample_covariance else 1.0
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    full, _ = reference.ssim_maps(x, y, chosen.taps, c1, c2, covariance, rules.reflect)
+    finite("ssim_map", full.detach(), "image")
+    return full.to(torch.float32)
 
 
 def ms_ssim(
