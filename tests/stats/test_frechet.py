@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from medtrust import ops
 from medtrust.errors import Insufficient
-from medtrust.stats import fd_infinity, frechet_distance, frechet_interval
+from medtrust.stats import fd_infinity, frechet, frechet_distance, frechet_interval
 
 
 @dataclass
@@ -202,3 +203,34 @@ def test_fd_infinity_removes_most_of_the_bias() -> None:
     assert abs(np.mean(left)) < 0.25
     with pytest.raises(Insufficient, match="4 samples"):
         fd_infinity(a[:3], b)
+
+
+def test_factored_sets_and_moments_give_the_same() -> None:
+    """A factor computed once, and moments streamed far from zero, give the distance of the rows."""
+    generator = torch.Generator().manual_seed(91)
+    a = 50 + torch.randn((900, 40), generator=generator, dtype=torch.float64)
+    b = 50.1 + 1.1 * torch.randn((700, 40), generator=generator, dtype=torch.float64)
+    direct = frechet_distance(a, b)
+    factored = frechet.Factored.of(a)
+    assert frechet_distance(factored, b) == direct
+    assert frechet_distance(factored, frechet.Factored.of(b)) == direct
+    moments = []
+    for rows in (a, b):
+        stream = ops.Moments(40)
+        for batch in rows.float().split(64):
+            stream.update(batch)
+        moments.append(stream)
+    assert frechet_distance(*moments) == pytest.approx(frechet_distance(a.float(), b.float()), abs=1e-7)
+
+
+def test_the_square_is_used_only_where_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eigenvalues of the square agree with singular values, and ill-conditioned products go to the latter."""
+    generator = torch.Generator().manual_seed(92)
+    a, b = (torch.randn((130, 60), generator=generator, dtype=torch.float64) for _ in range(2))
+    for shrink in (1.0, 1e-9):
+        x = a.clone()
+        x[:, :5] *= shrink
+        monkeypatch.setattr(frechet, "_SQUARED", 10**9)
+        by_values = frechet_distance(x, b)
+        monkeypatch.setattr(frechet, "_SQUARED", 1)
+        assert frechet_distance(x, b) == pytest.approx(by_values, rel=1e-10)
