@@ -8,8 +8,11 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../../csrc/candidates.h"
+#include "../../csrc/copies.h"
 #include "../../csrc/halve.h"
 #include "../../csrc/isa.h"
+#include "../../csrc/mmd.h"
 #include "../../csrc/neighbours.h"
 #include "../../csrc/radiomics.h"
 #include "../../csrc/sampler.h"
@@ -165,8 +168,8 @@ static void neighbour_cases() {
       std::vector<double> squared(size_t(count * k), -1.0), exact(squared);
       std::vector<uint8_t> certified(size_t(count), 0);
       static_assert(sizeof(bool) == 1, "certified is an array of bytes");
-      neighbours_refine(set, set, squares.data(), 0.25, keep, bounds.data(), candidates.data(), k, squared.data(),
-                        nearest.data(), reinterpret_cast<bool*>(certified.data()), 2);
+      neighbours_refine(set, set, squares.data(), 0.25, keep, bounds.data(), candidates.data(), nullptr, k,
+                        squared.data(), nearest.data(), reinterpret_cast<bool*>(certified.data()), 2);
       std::vector<int64_t> all(size_t(count), 0);
       for (int64_t i = 0; i < count; ++i) all[size_t(i)] = i;
       neighbours_sweep(set, set, all.data(), count, nullptr, nullptr, k, exact.data(), swept.data(), 2);
@@ -184,11 +187,81 @@ static void neighbour_cases() {
                        covered.data(), 2);
       for (int64_t i = 0; i < count; ++i) CHECK(in_balls[size_t(i)] >= 1 && recalled[size_t(i)] && covered[size_t(i)]);
     }
-  std::vector<double> dots = noise<double>(5 * 7, -1, 1);
-  double sum = 0;
-  for (int i = 0; i < 35; ++i) sum += i / 7 == i % 7 ? 0 : std::pow(0.5 * dots[size_t(i)] + 1, 3);
-  CHECK(std::fabs(poly3_sum(dots.data(), 5, 7, 0.5, true, 2) - sum) < 1e-12);
-  CHECK(poly3_sum(nullptr, 0, 0, 1, false, 1) == 0);
+}
+
+static void candidate_cases() {
+  where = "candidates";
+  if (matrix_kernels() == nullptr) return;  // this processor has no matrix unit
+  for (int64_t width : {1, 31, 67})
+    for (int64_t count : {1, 33, 130}) {
+      const std::vector<float> values = noise<float>(count * width, -1, 1);
+      const Rows set{values.data(), count, width, false};
+      const std::vector<double> centre(size_t(width), 0.1);
+      const int64_t room = (count + 31) / 32 * 32 * bf16_steps(width) * 32;
+      std::vector<uint16_t> left(size_t(room), 0), right(left);
+      std::vector<double> squares(size_t(count), 0.0), gaps(squares);
+      candidates_pack(set, centre.data(), 0.25, true, right.data(), squares.data(), gaps.data(), 2);
+      candidates_pack(set, centre.data(), 0.25, false, left.data(), squares.data(), gaps.data(), 2);
+      const Packed queries{left.data(), squares.data(), gaps.data(), count, width};
+      const Packed references{right.data(), squares.data(), gaps.data(), count, width};
+      const int64_t k = 1, capacity = 64;
+      std::vector<float> uppers(size_t(count * capacity), 0.0f), bounds(uppers), worst(uppers.size() / size_t(capacity), float(kInfinity));
+      std::vector<int64_t> indices(size_t(count * capacity), -1), nearest(size_t(count), -1);
+      std::vector<int32_t> filled(size_t(count), 0);
+      candidates_search(queries, references, 0, nullptr, nullptr,
+                        {uppers.data(), bounds.data(), indices.data(), worst.data(), filled.data(), k, capacity}, 2);
+      std::vector<double> squared(size_t(count), -1.0);
+      std::vector<uint8_t> certified(size_t(count), 0);
+      neighbours_refine(set, set, squares.data(), 0.0625, capacity, bounds.data(), indices.data(), filled.data(), k,
+                        squared.data(), nearest.data(), reinterpret_cast<bool*>(certified.data()), 2);
+      for (int64_t i = 0; i < count; ++i)
+        CHECK(!certified[size_t(i)] || (nearest[size_t(i)] == i && squared[size_t(i)] == 0));
+      std::vector<double> radii(size_t(count), 0.3);
+      std::vector<int64_t> in_balls(size_t(count), 0);
+      std::vector<uint8_t> recalled(size_t(count), 0), covered(recalled), open(size_t((count + 255) / 256), 0);
+      candidates_balls(queries, references, 0, set, set, radii.data(), radii.data(), 0.0625, true, in_balls.data(),
+                       recalled.data(), covered.data(), reinterpret_cast<bool*>(open.data()), 2);
+      for (int64_t i = 0; i < count; ++i) CHECK(open[size_t(i / 256)] || in_balls[size_t(i)] >= 1);
+    }
+}
+
+static void discrepancy_cases() {
+  where = "mmd";
+  for (int64_t width : {1, 33, 70})
+    for (int64_t count : {1, 2, 37})
+      for (double size : {1e-30, 1.0, 1e6}) {
+        const std::vector<float> values = noise<float>(count * width, -size, size), others = noise<float>(width, -size, size);
+        const Rows real{values.data(), count, width, false}, fake{others.data(), 1, width, false};
+        const std::vector<double> centre(size_t(width), 0.0);
+        const double scale = 1 / (double(width) * size * size);
+        double sums[3];
+        mmd_sums(real, fake, centre.data(), Discrepancy::poly3, scale, sums, 2);
+        double across = 0;
+        for (int64_t i = 0; i < count; ++i) {
+          double dot = 0;
+          for (int64_t k = 0; k < width; ++k) dot += double(values[size_t(i * width + k)]) * double(others[size_t(k)]);
+          across += std::pow(scale * dot + 1, 3);
+        }
+        CHECK(std::fabs(sums[2] - across) < 1e-7 * double(count) && sums[1] == 0);
+        mmd_sums(real, fake, centre.data(), Discrepancy::gauss, scale, sums, 1);
+        CHECK(sums[2] >= 0 && sums[2] <= double(count));
+      }
+}
+
+static void copy_cases() {
+  where = "copies";
+  for (int64_t height : {1, 3, 9})
+    for (int64_t width : {1, 17, 35}) {
+      const std::vector<float> x = noise<float>(4 * height * width, -1, 1);
+      const ImagePairs same{x.data(), x.data(), 2, 2, height, width, false};
+      double found[2];
+      tile_l2(same, 4, found, 2);
+      CHECK(found[0] == 0 && found[1] == 0);
+      max_ncc(same, height < 3 || width < 3 ? 0 : 2, found, 2);  // a shift stays below both sides
+      CHECK(height * width < 2 || (std::fabs(found[0] - 1) < 1e-9 && std::fabs(found[1] - 1) < 1e-9));
+    }
+  tile_l2({nullptr, nullptr, 0, 1, 4, 4, false}, 2, nullptr, 1);
+  max_ncc({nullptr, nullptr, 0, 1, 4, 4, false}, 1, nullptr, 1);
 }
 
 static void sampler_cases() {
@@ -278,13 +351,17 @@ static void radiomics_cases() {
 int main() {
   try {
     std::printf("%s\n", isa_name(isa()));
+    matrix_kernels();
   } catch (const std::runtime_error& error) {
     std::printf("%s\n", error.what());
-    return 77;  // this instruction set is not here
+    return 77;  // this instruction set or matrix unit is not here
   }
   ssim_cases();
   halve_cases();
   neighbour_cases();
+  candidate_cases();
+  discrepancy_cases();
+  copy_cases();
   sampler_cases();
   radiomics_cases();
   std::printf("%d failures\n", failures);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import shutil
@@ -15,10 +16,22 @@ HERE = Path(__file__).parent
 SOURCES = [HERE / "kernels.cpp", *sorted((HERE.parents[1] / "csrc" / "cpu").glob("*.cpp"))]
 CXX = shutil.which("g++") or shutil.which("clang++")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-FLAGS = {
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
-}
+SETUP = HERE.parents[1] / "setup.py"
+
+
+def flag_tables() -> dict[str, dict[str, list[str]]]:
+    """ISA_FLAGS and MATRIX_FLAGS of setup.py, which cannot be imported without building."""
+    wanted = [
+        node
+        for node in ast.parse(SETUP.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("ISA_FLAGS", "MATRIX_FLAGS")
+    ]
+    found: dict[str, dict[str, list[str]]] = {}
+    exec(compile(ast.Module(wanted, []), str(SETUP), "exec"), found)
+    return found
+
+
+ISA_FLAGS, MATRIX_FLAGS = (flag_tables()[name] for name in ("ISA_FLAGS", "MATRIX_FLAGS"))
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -30,17 +43,24 @@ def program(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
     probe = folder / "probe.cpp"
     probe.write_text("int main() { return 0; }\n")
-    if subprocess.run([CXX, *SANITIZE, str(probe), "-o", str(folder / "probe")], capture_output=True).returncode:
+
+    def accepts(*flags: str) -> bool:
+        command = [CXX, *flags, str(probe), "-o", str(folder / "probe")]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not accepts(*SANITIZE):
         pytest.skip("the compiler has no address and undefined-behaviour sanitizers")
     common = [CXX, "-std=c++17", "-O1", "-g1", "-Wno-psabi", "-fopenmp", *SANITIZE]
     common += ["-DMEDTRUST_X86"] if X86 else []
+    matrix = X86 and accepts(*(flag for flags in MATRIX_FLAGS.values() for flag in flags))
+    common += ["-DMEDTRUST_MATRIX"] if matrix else []
 
     def compiled(source: Path) -> Path | None:
         isa = source.stem.rpartition("_")[2]
-        if isa in FLAGS and not X86:
+        if (isa in ISA_FLAGS and isa != "scalar" and not X86) or (isa in MATRIX_FLAGS and not matrix):
             return None
         target = folder / f"{source.stem}.o"
-        command = [*common, *FLAGS.get(isa, []), "-c", str(source), "-o", str(target)]
+        command = [*common, *(MATRIX_FLAGS.get(isa) or ISA_FLAGS.get(isa, [])), "-c", str(source), "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return target
@@ -53,10 +73,13 @@ def program(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
-def test_kernels_stay_within_their_buffers(program, isa):
+@pytest.mark.parametrize(
+    ("isa", "matrix"),
+    [("scalar", "none"), ("avx2", "none"), ("avx512", "none"), ("avx512", "avx512bf16"), ("avx512", "amx")],
+)
+def test_kernels_stay_within_their_buffers(program, isa, matrix):
     """Every CPU kernel takes empty, single, odd and extreme input without a report, and gives known values."""
-    environment = {**os.environ, "MEDTRUST_CPU": isa, "ASAN_OPTIONS": "detect_leaks=1"}
+    environment = {**os.environ, "MEDTRUST_CPU": isa, "MEDTRUST_MATRIX": matrix, "ASAN_OPTIONS": "detect_leaks=1"}
     done = subprocess.run([str(program)], env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip(f"cannot be forced here: {done.stdout.strip()}")
