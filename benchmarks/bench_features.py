@@ -78,7 +78,7 @@ def discrepancy(rounds: int) -> list[Row]:
     real, fake = features(1000, 2048, 5), features(1000, 2048, 6) + 0.01
     within_real, within_fake, across = reference.kernel_sums(real, fake, "poly3", 1 / 2048).tolist()
     oracle = (within_real + within_fake) / (1000 * 999) - 2 * across / 1e6
-    contenders = [Contender("medtrust", lambda: ops.mmd(real, fake), note="float64 inside")]
+    contenders = [Contender("medtrust", lambda: ops.mmd(real, fake), note="exact digits")]
     if peer := module("torch_fidelity.metric_kid"):
         options = {
             "kid_kernel": "poly",
