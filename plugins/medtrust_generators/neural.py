@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -40,22 +41,22 @@ _COMMON: Mapping[str, str | int | float] = {
 }
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """A generative model over whitened images [N, C, H, W] float32."""
 
     whitening: Whitening
     noise_size: int
 
+    @abstractmethod
     def loss(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Training loss of one batch; all randomness comes from `rng`, which lives on the CPU."""
-        raise NotImplementedError
 
     def finish(self, images: Tensor) -> None:
         """Do what remains after the last training step."""
 
+    @abstractmethod
     def generate(self, noise: Tensor) -> Tensor:
         """Map standard normal noise [N, noise_size] to images; row i depends on row i alone."""
-        raise NotImplementedError
 
 
 class NeuralGenerator:
@@ -120,7 +121,7 @@ class NeuralGenerator:
         return pixels.astype(self._dtype)
 
 
-class NeuralFactory:
+class NeuralFactory(ABC):
     """Trains and opens one kind of neural generator; subclasses name the kind, its options and its model."""
 
     kind = ""
@@ -128,9 +129,9 @@ class NeuralFactory:
     recipe: Mapping[str, str | int | float] = {}
     sampling: Mapping[str, str | int | float] = {}
 
+    @abstractmethod
     def build(self, shape: tuple[int, int, int], recipe: Options, sampling: Options) -> Model:
         """Make an untrained model."""
-        raise NotImplementedError
 
     def open(self, path: Path | None, options: Mapping[str, str], device: str) -> NeuralGenerator:
         """Load a checkpoint; it holds tensors and JSON, nothing that could run.
