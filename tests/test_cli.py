@@ -227,6 +227,16 @@ def test_a_report_is_judged_again_and_rendered(sets, tmp_path, capsys):
     assert main(["gate", path, "--policy", "ci-smoke"]) in (0, 1, 3)
     assert main(["report", path, "--format", "markdown", "--out", str(tmp_path / "md")]) == 0
     assert (tmp_path / "md/report.md").read_text()
+    capsys.readouterr()
+    assert main(["report", path, "--format", "junit,badge"]) == 0
+    assert main(["report", path, "--verify"]) == 0
+    assert "report.junit.xml: what this report gives" in capsys.readouterr().out
+    (tmp_path / "out/badge.svg").write_text("<svg/>")
+    refusal(capsys, main(["report", path, "--verify"]), 2, "badge.svg", "render it again")
+    code = main(["gate", path, "--policy", "ci-smoke", "--explain", "--out", str(tmp_path / "judged")])
+    judged = json.loads((tmp_path / "judged/report.json").read_bytes())
+    assert (code, judged["policy"]["name"]) == (judged["exit_code"], "ci-smoke")
+    assert f"Verdict {judged['verdict']}" in capsys.readouterr().out
     (tmp_path / "changed.json").write_bytes(Path(path).read_bytes().replace(b'"n_images": 60', b'"n_images": 61'))
     capsys.readouterr()
     refusal(capsys, main(["gate", str(tmp_path / "changed.json"), "--policy", "ci-smoke"]), 2, "changed.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,31 +83,49 @@ def audit(config: Path | None, quiet: bool, strict: bool, **given: Any) -> int:
 @click.option("--policy", required=True, help="Policy file, or research, clinical-strict, ci-smoke.")
 @click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates.")
 @click.option("--strict", is_flag=True, help="A WARN exits 1.")
-def gate(report: Path, policy: str, baseline: Path | None, strict: bool) -> int:
+@click.option("--explain", is_flag=True, help="Print the proof of every gate instead of the summary.")
+@click.option("--out", type=PATH, help="Write the judged report.json into this folder.")
+def gate(report: Path, policy: str, baseline: Path | None, strict: bool, explain: bool, out: Path | None) -> int:
     """Judge a finished report by a policy; exit by the verdict."""
     from medtrust import gate as judging
-    from medtrust.report import read_report
+    from medtrust.report import read_report, to_json
+    from medtrust.report.proof import proof
+    from medtrust.writing import write_atomically
 
     rules = judging.load_policy(policy)
     before = judging.baseline_for(rules, baseline)
     judged = judging.judge(read_report(report), rules, baseline=before, strict=strict)
-    return show(judged)
+    if out is not None:
+        write_atomically(out / "report.json", to_json(judged))
+    if not explain:
+        return show(judged)
+    click.echo(proof(judged.to_dict()))
+    return judged.exit_code
 
 
 @click.command()
 @click.argument("report", type=PATH)
 @click.option("--format", "format_", default="html", show_default=True, help="Report formats, comma-separated.")
 @click.option("--out", type=PATH, help="Folder to write to.  [default: beside the report]")
-def report(report: Path, format_: str, out: Path | None) -> None:
-    """Render a finished report.json in other formats."""
+@click.option("--verify", is_flag=True, help="Write nothing: check report.json, its pictures and its renderings.")
+def report(report: Path, format_: str, out: Path | None, verify: bool) -> int:
+    """Render a finished report.json in other formats, or verify it."""
     from medtrust.host import build_host
     from medtrust.report import read_report
+    from medtrust.report.integrity import check_folder
     from medtrust.writing import write_atomically
 
     host = build_host()
     finished = read_report(report)
+    if verify:
+        formats = [c for c in host.contributions("report_format") if c.status == "ok"]
+        files = {c.spec.filename: partial(host.load, c) for c in formats}
+        for line in check_folder(finished.to_dict(), report.parent, files):
+            click.echo(line)
+        return 0
     for name in words(format_):
         contribution = host.find("report_format", name)
         path = (out or report.parent) / contribution.spec.filename
         write_atomically(path, host.load(contribution)(finished.to_dict(), report.parent))
         click.echo(path)
+    return 0

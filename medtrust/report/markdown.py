@@ -10,7 +10,7 @@ from typing import Any
 from medtrust.report import view
 from medtrust.report.text import number, plain
 
-__all__ = ["render"]
+__all__ = ["escape", "render"]
 
 SIGNS = {"PASS": "✅", "WARN": "⚠️", "FAIL": "❌", "INCONCLUSIVE": "❔", "NONE": "▫️"}
 LONGEST = 400
@@ -29,16 +29,16 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
 
 def _lines(report: Row) -> Iterator[str]:
     verdict = report["verdict"]
-    subject = _safe(report["subject"].get("name") or "generator", 160)
+    subject = escape(report["subject"].get("name") or "generator", 160)
     yield f"# {SIGNS[verdict]} {'NOT JUDGED' if verdict == 'NONE' else verdict}: {subject}"
     yield ""
-    yield _safe(view.headline(report))
+    yield escape(view.headline(report))
     yield ""
     yield f"_{view.meaning(verdict)}_"
     suspects = view.suspects(report)
     if suspects:
         yield ""
-        yield f"**Look first at** {', '.join(_safe(name) for name, _ in suspects)}."
+        yield f"**Look first at** {', '.join(escape(name) for name, _ in suspects)}."
     yield ""
     yield "| Set | Images | Patients |"
     yield "|---|---:|---:|"
@@ -50,8 +50,8 @@ def _lines(report: Row) -> Iterator[str]:
     yield "|---|---|---|"
     for pillar in view.pillars(report):
         word = pillar.verdict if pillar.gated else "not gated"
-        title = _safe(pillar.row["title"] or pillar.row["id"], 160)
-        yield f"| {_safe(pillar.name)} | {SIGNS[pillar.verdict]} {word} | **{title}**: {_safe(pillar.line)} |"
+        title = escape(pillar.row["title"] or pillar.row["id"], 160)
+        yield f"| {escape(pillar.name)} | {SIGNS[pillar.verdict]} {word} | **{title}**: {escape(pillar.line)} |"
     missing = view.unexamined(report)
     if missing:
         yield ""
@@ -62,21 +62,21 @@ def _lines(report: Row) -> Iterator[str]:
         yield ""
         yield "## What could not be decided"
         yield ""
-        yield from (f"- **{_safe(name, 160)}**: {_safe(why)}" for name, why in undecided)
+        yield from (f"- **{escape(name, 160)}**: {escape(why)}" for name, why in undecided)
     yield ""
     yield "<details><summary>All results</summary>"
     yield ""
     yield "| Result | Value |"
     yield "|---|---|"
     for row in report["results"]:
-        name = _safe(row["id"], 160) + (f" in {_safe(row['subgroup'], 80)}" if row["subgroup"] else "")
-        yield f"| {name} | {_safe(view.value_line(row))} |"
+        name = escape(row["id"], 160) + (f" in {escape(row['subgroup'], 80)}" if row["subgroup"] else "")
+        yield f"| {name} | {escape(view.value_line(row))} |"
     yield ""
     yield "</details>"
     yield ""
     yield "<details><summary>Limitations</summary>"
     yield ""
-    yield from (f"- {_safe(sentence)}" for sentence in report["limitations"])
+    yield from (f"- {escape(sentence)}" for sentence in report["limitations"])
     yield ""
     yield "</details>"
     yield ""
@@ -90,8 +90,8 @@ def _gates(report: Row) -> Iterator[str]:
     yield "| Gate | Verdict | Why |"
     yield "|---|---|---|"
     for gate in report["gates"]:
-        why = " ".join(_safe(sentence) for sentence in gate["why"])
-        asks = f"**{_safe(gate['id'], 80)}**<br>{_safe(view.rule(gate))}"
+        why = " ".join(escape(sentence) for sentence in gate["why"])
+        asks = f"**{escape(gate['id'], 80)}**<br>{escape(view.rule(gate))}"
         yield f"| {asks} | {SIGNS[gate['verdict']]} {gate['verdict']} | {why} |"
 
 
@@ -99,7 +99,7 @@ def _count(value: Any) -> str:
     return number(value) if isinstance(value, int) else "—"
 
 
-def _safe(text: object, longest: int = LONGEST) -> str:
+def escape(text: object, longest: int = LONGEST) -> str:
     """Escape whatever Markdown or HTML could take for markup, a link, a mention or a table border."""
     shown = plain(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     shown = re.sub(r"([\\`*_{}\[\]#!|~$=])", r"\\\1", shown)
