@@ -14,17 +14,35 @@ __all__ = ["escape", "render"]
 
 SIGNS = {"PASS": "✅", "WARN": "⚠️", "FAIL": "❌", "INCONCLUSIVE": "❔", "NONE": "▫️"}
 LONGEST = 400
+LARGEST = 1_000_000  # GitHub refuses a step summary beyond 1 MiB
 Row = Mapping[str, Any]
 
 
 def render(report: Mapping[str, Any], folder: Path) -> bytes:
-    """Render a report as GitHub-flavoured Markdown; it shows no pictures, so `folder` plays no part.
+    """Render a report as GitHub-flavoured Markdown below 1 MiB; it shows no pictures, so `folder` plays no part.
 
     Args:
         report: Plain data of a report.
         folder: The report's folder.
     """
-    return ("\n".join(_lines(report)).rstrip() + "\n").encode("utf-8", "backslashreplace")
+    seal = f"report.json, RFC 8785, SHA-256 `{report['integrity']['sha256']}`"
+    kept: list[bytes] = []
+    room = LARGEST
+    lines = [line.encode("utf-8", "backslashreplace") for line in _lines(report)]
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            shown = f"{number(len(kept))} of {number(len(lines))} lines"
+            # what a cut leaves open is closed, so that the note is seen
+            kept += [
+                b"",
+                b"</details>",
+                b"",
+                f"**Cut at the size that CI systems take: {shown}; read report.json.**".encode(),
+            ]
+            break
+        kept.append(line)
+    return b"\n".join([*kept, b"", seal.encode()]) + b"\n"
 
 
 def _lines(report: Row) -> Iterator[str]:
@@ -79,8 +97,6 @@ def _lines(report: Row) -> Iterator[str]:
     yield from (f"- {escape(sentence)}" for sentence in report["limitations"])
     yield ""
     yield "</details>"
-    yield ""
-    yield f"report.json, RFC 8785, SHA-256 `{report['integrity']['sha256']}`"
 
 
 def _gates(report: Row) -> Iterator[str]:

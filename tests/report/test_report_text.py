@@ -20,7 +20,7 @@ from medtrust.report.charts import interval_chart, small_chart
 from medtrust.report.markdown import render
 from medtrust.report.terminal import summary
 from medtrust.report.text import apart, number, p_value, plain
-from medtrust.types import ReportFormat
+from medtrust.types import ReportFormat, Result
 
 
 def test_markdown_says_what_the_page_says(case):
@@ -67,6 +67,21 @@ def test_markdown_of_a_name_is_its_text(text, report_of_names, tmp_path):
     assert "http://evil" not in content
     assert "www.evil" not in content
     assert "@everyone" not in content
+
+
+def test_markdown_stays_below_what_github_takes(tmp_path):
+    """A report of thousands of results is cut with a note, and verdict, gates and digest stay."""
+    rows = [
+        Result(status="error", reason="x" * 400, id=f"fidelity.{i}", pillar="fidelity", title="é" * 150)
+        for i in range(6000)
+    ]
+    report = judge(build_report(run={}, subject={}, data={}, results=rows, failures=()), load_policy("research"))
+    content = render(report.to_dict(), tmp_path)
+    assert len(content) < 2**20
+    text = content.decode()
+    assert "Cut at the size" in text
+    assert report.integrity["sha256"] in text
+    assert all(f"**{gate.id}**" in text for gate in report.gates)
 
 
 def test_terminal_summary_is_short_and_complete(case):
