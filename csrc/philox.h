@@ -21,11 +21,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define MEDTRUST_BOTH __host__ __device__ inline
-#else
-#define MEDTRUST_BOTH inline
-#endif
+#include "both.h"
 
 namespace medtrust {
 namespace {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../isa.h"
+#include "../radiomics_formulas.h"
 #include "radiomics_zones.h"
 
 namespace medtrust {
@@ -26,7 +27,6 @@ const RadiomicsKernels& kernels() {
 }
 
 constexpr int kBins = 4096;
-constexpr double kShares[] = {0.1, 0.25, 0.5, 0.75, 0.9};
 
 // Quantiles with linear interpolation between order statistics: a histogram finds the few bins that hold the ranks
 // wanted, and only their values are put in order.
@@ -53,15 +53,12 @@ class Quantiles {
     int bins_of[10];
     double found[10];
     for (int r = 0; r < 10; ++r) {
-      ranks[r] = std::min(int64_t(kShares[r / 2] * double(count - 1)) + r % 2, count - 1);
+      ranks[r] = quantile_rank(r / 2, r % 2, count);
       bins_of[r] = int(std::upper_bound(starts_.begin(), starts_.end(), ranks[r]) - starts_.begin()) - 1;
       found[r] = range.lowest + bins_of[r];
     }
     if (!ordered) find(each_bin, ranks, bins_of, found);
-    for (int q = 0; q < 5; ++q) {
-      const double part = kShares[q] * double(count - 1) - double(ranks[2 * q]);
-      out[q] = found[2 * q] + part * (found[2 * q + 1] - found[2 * q]);
-    }
+    for (int q = 0; q < 5; ++q) out[q] = quantile_between(q, found[2 * q], found[2 * q + 1], count);
   }
 
  private:
@@ -300,32 +297,12 @@ class Plane {
   void first_order(const float* v, int64_t count, double* out) {
     const double n = double(count);
     const Extremes range = run_.extremes(v, count);
-    // A constant region has its value as mean: a rounded mean would give it a spurious spread.
-    const double mean = range.lowest < range.highest ? range.sum / n : range.lowest;
-    const Moments4 m = run_.moments(v, count, mean);
+    const Moments4 m = run_.moments(v, count, mean_of(range, n));
     double q[5], inner[3];
     quantiles_.compute(run_, v, count, range, q);
     run_.inner(v, count, q[0], q[4], 0.0, inner);
     if (inner[0] > 0) run_.inner(v, count, q[0], q[4], inner[1] / inner[0], inner);
-    const double variance = m.m2 / n, deviation = std::sqrt(variance), spread = q[3] - q[1], middle = q[3] + q[1];
-    out[0] = mean;
-    out[1] = variance;
-    out[2] = variance > 0 ? m.m3 / n / (variance * deviation) : 0.0;
-    out[3] = variance > 0 ? m.m4 / n / (variance * variance) - 3 : 0.0;
-    out[4] = q[2];
-    out[5] = range.lowest;
-    out[6] = q[0];
-    out[7] = q[4];
-    out[8] = range.highest;
-    out[9] = spread;
-    out[10] = range.highest - range.lowest;
-    out[11] = m.absolute / n;
-    out[12] = inner[0] > 0 ? inner[2] / inner[0] : 0.0;
-    out[13] = run_.absolute(v, count, q[2]) / n;
-    out[14] = mean != 0 ? deviation / mean : 0.0;
-    out[15] = middle != 0 ? spread / middle : 0.0;
-    out[16] = range.squares;
-    out[17] = std::sqrt(range.squares / n);
+    first_order_of(range, m, q, inner, run_.absolute(v, count, q[2]), n, out);
     histogram_features(histogram_.data(), spec_.levels, out + 18, out + 19);
   }
 

@@ -1,30 +1,16 @@
 // The inner loops of radiomics.h. Compiled once per instruction set; see vec.h for the unnamed namespace.
-#include "../radiomics.h"
+#include "../radiomics_pixel.h"
 #include "vec.h"
 
 namespace medtrust {
 namespace {
-
-// Values above 3.4028235e38 in magnitude are infinities in float32; a NaN fails every comparison.
-template <typename T>
-inline bool usable(T x) {
-  return (x <= T(3.4028234663852886e38)) & (x >= T(-3.4028234663852886e38));
-}
-inline bool usable(uint8_t) { return true; }
-inline bool usable(uint16_t) { return true; }
-inline bool usable(int16_t) { return true; }
 
 template <typename T>
 bool discretise_row(const T* pixels, const uint8_t* mask, int64_t width, const RadiomicsSpec& spec, uint16_t* levels,
                     float* values, int64_t* kept) {
   const double lo = spec.lo, multiply = spec.multiply, divide = spec.divide, top = double(spec.levels - 1);
   int32_t bad = 0;
-  for (int64_t x = 0; x < width; ++x) {
-    double t = (double(pixels[x]) - lo) * multiply / divide;
-    t = t > 0 ? t : 0;
-    t = t < top ? t : top;
-    levels[x] = uint16_t(int32_t(t) + 1);
-  }
+  for (int64_t x = 0; x < width; ++x) levels[x] = grey_level(double(pixels[x]), lo, multiply, divide, top);
   if (mask == nullptr) {
     for (int64_t x = 0; x < width; ++x) bad |= !usable(pixels[x]);
     for (int64_t x = 0; x < width && values != nullptr; ++x) values[x] = float(pixels[x]);
