@@ -119,6 +119,42 @@ def of_moments(device: str, small: bool) -> float:
     return far(stream.cov, torch.cov(rows.double().T))
 
 
+def of_radiomics(device: str, small: bool) -> float:
+    """All 98 features, relative to their size; masks, channels and one plane of a large batch."""
+    worst = 0.0
+    for side, count, levels in ((37, 3, 16), (64, 2, 256)) if small else ((37, 3, 16), (64, 2, 256), (512, 40, 32)):
+        x = 50 + 20 * ops.philox_normal((count, 2, side, side + 3), 3, device=device)
+        mask = ops.philox_uniform((count, side, side + 3), 4, device=device) < 0.8
+        options = {"lo": 0, "hi": 100, "bins": levels, "dtype": torch.float64}
+        got = ops.radiomics(x, mask, **options).values[-1:].cpu()
+        twin = ops.radiomics(x[-1:].double().cpu(), mask[-1:].cpu(), **options).values
+        worst = max(worst, far(got / (1 + twin.abs()), twin / (1 + twin.abs())))
+    return worst
+
+
+def of_copies(device: str, small: bool) -> float:
+    x, y = (ops.philox_normal((3, 2, 21, 18), seed, device=device) for seed in (5, 6))
+    correlation = far(ops.max_ncc(x, y, 3), reference.max_ncc(x.double(), y.double(), 3))
+    return max(correlation, far(ops.tile_l2(x, y, 8), reference.tile_l2(x.double(), y.double(), 8)))
+
+
+def of_ssim_gradient(device: str, small: bool) -> float:
+    """Of SSIM and MS-SSIM, relative to the largest component."""
+    worst = 0.0
+    for run, centre in (
+        (lambda a, b: ops.ssim(a, b, data_range=80.0), 1064),
+        (lambda a, b: ops.ms_ssim(a, b, data_range=80.0, weights=(0.4, 0.6)), 0),  # its 2x2 means round to float32
+    ):
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            x = centre + 5 * ops.philox_normal((2, 1, 41, 53), 1, device=device)
+            pair = [t.to(dtype).requires_grad_() for t in (x, x + 5 * ops.philox_normal(x.shape, 2, device=device))]
+            found.append(torch.autograd.grad(run(*pair).sum(), pair))
+        for got, twin in zip(*found, strict=True):
+            worst = max(worst, far(got, twin) / float(twin.abs().max()))
+    return worst
+
+
 def of_noise(device: str, small: bool) -> float:
     shape = (3, 5, 77)
     return far(ops.philox_normal(shape, 7, 2, device, first=1).cpu(), ops.philox_normal(shape, 7, 2, first=1))
@@ -183,6 +219,9 @@ CHECKS = [
     Check("prdc against its twin", of_prdc, 1e-12, 2 * GIB),
     Check("mmd against its twin, relative", of_mmd, 1e-8),
     Check("Moments against torch.cov", of_moments, 1e-10),
+    Check("radiomics against its twin, relative", of_radiomics, 1e-9, 4 * GIB),
+    Check("max_ncc and tile_l2 against their twins", of_copies, 1e-10),
+    Check("gradients of ssim and ms_ssim against the twin's, relative", of_ssim_gradient, 1e-6),
     Check("philox_normal, device against CPU", of_noise, 0),
     Check("diffusion_step against its twin, relative", of_sampler, 1e-6),
     Check("reparameterise against its twin", of_latents, 1e-5),

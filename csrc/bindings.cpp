@@ -15,6 +15,7 @@
 #include "neighbours.h"
 #include "neighbours_cuda.h"
 #include "radiomics.h"
+#include "radiomics_cuda.h"
 #include "sampler.h"
 #include "ssim.h"
 
@@ -30,7 +31,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 9;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 10;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -315,6 +316,24 @@ PYBIND11_MODULE(_C, m) {
         py::gil_scoped_release release;
         reparameterise_cuda(at<float>(mean), at<float>(log_variance), noise_source(source), count, at<float>(out),
                             at<void>(stream));
+      },
+      "The same on the device, on the given stream.");
+  m.def(
+      "radiomics_cuda_scratch",
+      [](std::vector<int64_t> shape, int64_t grey, std::vector<double> binning, int64_t levels, bool merged,
+         int64_t families) {
+        return radiomics_cuda_scratch(radiomics_spec(shape, grey, binning, levels, merged, families));
+      },
+      "Bytes of scratch per plane.");
+  m.def(
+      "radiomics_cuda",
+      [](uintptr_t images, uintptr_t mask, std::vector<int64_t> shape, int64_t grey, std::vector<double> binning,
+         int64_t levels, bool merged, int64_t families, uintptr_t scratch, uintptr_t values, uintptr_t states,
+         uintptr_t stream) {
+        const RadiomicsSpec spec = radiomics_spec(shape, grey, binning, levels, merged, families);
+        py::gil_scoped_release release;
+        radiomics_cuda(at<void>(images), at<uint8_t>(mask), spec, at<void>(scratch), at<double>(values),
+                       at<int64_t>(states), at<void>(stream));
       },
       "The same on the device, on the given stream.");
   m.def(

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 
 namespace medtrust {
 
@@ -34,6 +35,12 @@ struct RadiomicsSpec {
     return sum;
   }
 };
+
+static inline void check_sizes(const RadiomicsSpec& spec) {
+  if (spec.levels < 1 || spec.levels > kMaxLevels || spec.height < 1 || spec.width < 1 || spec.height > kMaxSide ||
+      spec.width > kMaxSide || spec.height * spec.width > (int64_t(1) << 31) - 4 || spec.channels < 1)
+    throw std::invalid_argument("radiomics: sizes out of range");
+}
 
 enum class RegionState : int64_t { fine = 0, empty = 1, not_finite = 2 };
 

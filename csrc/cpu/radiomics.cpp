@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -324,9 +323,7 @@ class Plane {
 
 void radiomics_cpu(const void* images, const uint8_t* mask, const RadiomicsSpec& spec, double* values, int64_t* states,
                    int threads) {
-  if (spec.levels < 1 || spec.levels > kMaxLevels || spec.height < 1 || spec.width < 1 || spec.height > kMaxSide ||
-      spec.width > kMaxSide || spec.height * spec.width > (int64_t(1) << 31) - 4 || spec.channels < 1)
-    throw std::invalid_argument("radiomics: sizes out of range");
+  check_sizes(spec);
   const int64_t pixels = spec.height * spec.width, features = spec.features();
   const int64_t bytes = pixels * (spec.grey == Grey::u8 ? 1 : spec.grey == Grey::f32 ? 4 : 2);
   threads = int(std::min<int64_t>(std::max(threads, 1), std::max<int64_t>(spec.planes, 1)));

@@ -1,4 +1,4 @@
-"""The feature ops on a CUDA device: float32 GEMMs by torch, bounds and exact distances by the kernels."""
+"""Ops on a CUDA device whose memory is planned here: float32 GEMMs by torch, the rest by the kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from medtrust.ops._check import log, on_device
 from medtrust.ops._tiles import Centring, Prepared, Tile, feature_rows, full_float32
 
-__all__ = ["balls", "kernel_sums", "nearest"]
+__all__ = ["balls", "kernel_sums", "nearest", "radiomics"]
 
 ROWS, COLS = 4096, 16384  # 256 MiB of dots: enough blocks for every multiprocessor, far below any device's memory
+SCRATCH = 1 << 30  # bytes of counts and labels that radiomics holds at a time
 SWEPT = 1 << 26  # float64 distances held at a time while rows without a certificate are swept
 
 
@@ -175,3 +176,38 @@ def kernel_sums(lib: Any, real: Tensor, fake: Tensor, kind: int, scale: float) -
         with on_device(real) as stream:
             lib.mmd_cuda(*rows, a is b, kind, scale, *results, stream)
     return sums
+
+
+def radiomics(
+    lib: Any, images: Tensor, region: Tensor | None, rules: tuple[Any, ...], features: int
+) -> tuple[Tensor, Tensor]:
+    """Radiomics of each plane, as many images at a time as the scratch allows.
+
+    Args:
+        lib: The extension.
+        images: `[N, C, H, W]` on the device, contiguous.
+        region: `[N, H, W]` bool, contiguous, or None.
+        rules: Codes of grey type, binning, levels, merging and families, as the extension takes them.
+        features: Columns.
+
+    Returns:
+        Values `[N * C, features]` float64 and states `[N * C]` int64.
+    """
+    count, channels, height, width = images.shape
+    values = torch.empty((count * channels, features), dtype=torch.float64, device=images.device)
+    states = torch.empty(count * channels, dtype=torch.int64, device=images.device)
+    if count == 0:
+        return values, states
+    each = lib.radiomics_cuda_scratch([channels, height, width, channels], *rules) * channels
+    batch = min(count, max(1, SCRATCH // each))
+    scratch = torch.empty(batch * each, dtype=torch.uint8, device=images.device)
+    for first in range(0, count, batch):
+        part = images[first : first + batch]
+        planes, place = len(part) * channels, slice(first * channels, (first + batch) * channels)
+        mask = 0 if region is None else region[first : first + batch].data_ptr()
+        with on_device(images) as stream:
+            lib.radiomics_cuda(
+                part.data_ptr(), mask, [planes, height, width, channels], *rules, scratch.data_ptr(),
+                values[place].data_ptr(), states[place].data_ptr(), stream,
+            )  # fmt: skip
+    return values, states

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medtrust.errors import DataError, NativeError
-from medtrust.ops import _native, reference_radiomics
+from medtrust.ops import _device, _native, reference_radiomics
 from medtrust.ops._check import kernel_input, threads
 from medtrust.ops._radiomics_names import FAMILIES, names_of
 
@@ -55,8 +55,9 @@ def radiomics(
     correlations 0; correlation 1; coarseness 1e6 (its upper limit); a region without adjacent pixels has each pixel
     paired with itself. Directions without any pair are left out of the average.
 
-    A row depends on its image alone: the same bits in any batch and at any number of threads. Images on a CUDA device
-    are copied to the CPU and the values back. float64 images run on the float64 reference, which is slower.
+    A row depends on its image alone: the same bits in any batch and at any number of threads. The counts on a CUDA
+    device are those of the CPU; the formulas round in another order there, by a few ulp. float64 images, and images on
+    a device in a build without CUDA, run on the float64 reference on the CPU, which is slower.
 
     Args:
         images: `[N, H, W]` or `[N, C, H, W]`, uint8, uint16, int16, float32 or float64; each channel is described
@@ -167,25 +168,27 @@ def _binning(lo: float, hi: float, bins: int | None, width: float | None) -> tup
 def _radiomics_op(
     images: Tensor, mask: Tensor | None, binning: list[float], levels: int, merged: bool, families: str
 ) -> tuple[Tensor, Tensor]:
-    device = images.device
-    images = kernel_input("radiomics", "images", images).cpu()
-    region = None if mask is None else kernel_input("radiomics", "mask", mask).cpu()
-    lib = _native.kernels("radiomics") if images.dtype in GREYS else None
+    images = kernel_input("radiomics", "images", images)
+    region = None if mask is None else kernel_input("radiomics", "mask", mask)
+    lib = _native.kernels("radiomics", images.device.type) if images.dtype in GREYS else None
+    names = families.split(",")
     if lib is None:
-        values, states = reference_radiomics.describe(images, region, binning, levels, merged, families.split(","))
-        return values.to(device), states.to(device)
-    count, channels, height, width = images.shape
-    bits = sum(1 << place for place, name in enumerate(FAMILIES) if name in families.split(","))
-    values = torch.empty((count * channels, len(names_of(families.split(","), 1))), dtype=torch.float64)
-    states = torch.zeros(count * channels, dtype=torch.int64)
-    shape = [count * channels, height, width, channels]
-    rules = (shape, GREYS[images.dtype], binning, levels, merged, bits)
-    address = 0 if region is None else region.data_ptr()
+        region = None if region is None else region.cpu()
+        values, states = reference_radiomics.describe(images.cpu(), region, binning, levels, merged, names)
+        return values.to(images.device), states.to(images.device)
+    bits = sum(1 << place for place, name in enumerate(FAMILIES) if name in names)
+    rules = (GREYS[images.dtype], binning, levels, merged, bits)
     try:
-        lib.radiomics_cpu(images.data_ptr(), address, *rules, values.data_ptr(), states.data_ptr(), threads())
+        if images.is_cuda:
+            return _device.radiomics(lib, images, region, rules, len(names_of(names, 1)))
+        count, channels, height, width = images.shape
+        values = torch.empty((count * channels, len(names_of(names, 1))), dtype=torch.float64)
+        states = torch.zeros(count * channels, dtype=torch.int64)
+        shape, address = [count * channels, height, width, channels], 0 if region is None else region.data_ptr()
+        lib.radiomics_cpu(images.data_ptr(), address, shape, *rules, values.data_ptr(), states.data_ptr(), threads())
     except (RuntimeError, ValueError) as error:
         raise NativeError(f"ops.radiomics: {error}") from error
-    return values.to(device), states.to(device)
+    return values, states
 
 
 @_radiomics_op.register_fake

@@ -33,7 +33,16 @@ inline int __syncthreads_or(int predicate) {
   return result;
 }
 
-inline int atomicAdd(int* sum, int value) { return std::atomic_ref<int>(*sum).fetch_add(value); }
+template <typename T>
+T atomicAdd(T* sum, T value) {
+  return std::atomic_ref<T>(*sum).fetch_add(value);
+}
+inline unsigned atomicMin(unsigned* least, unsigned value) {
+  std::atomic_ref<unsigned> here(*least);
+  unsigned was = here;
+  while (value < was && !here.compare_exchange_weak(was, value)) {}
+  return was;
+}
 
 using cudaError_t = int;
 using cudaStream_t = void*;
