@@ -18,7 +18,7 @@ import platformdirs
 
 from medtrust import __version__
 from medtrust.engine import Plan, make_plan, run_plan
-from medtrust.errors import ConfigError, DataError
+from medtrust.errors import ConfigError, DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from medtrust.images import ImageSet
     from medtrust.report import TrustReport
 
-__all__ = ["audit", "write_report"]
+__all__ = ["audit", "render_report"]
 
 SHOWN_PACKAGES = ("medtrust", "torch", "numpy", "pluggy")
 
@@ -170,43 +170,56 @@ def audit(
     report = gate.judge(report, rules, baseline=before, strict=strict)
     host.fire("medtrust_after_report", report=report.to_dict())
     if place is not None:
-        write_report(report, place, formats, host)
-        _write_private(place, lookup)
+        outputs = render_report(report, place, formats, host)
         clock.mark("report")
-        seconds = {"stages": clock.stages, "metrics": dict(outcome.seconds)}
-        extracted = {name: dict(survey.extracted) for name, survey in surveys.items()}
         facts = {
             "command": sys.argv,
             "started": clock.started,
             "settings": config.as_dict() if config else {},
-            "seconds": seconds,
-            "extracted": extracted,
+            "seconds": {"stages": clock.stages, "metrics": dict(outcome.seconds)},
+            "extracted": {name: dict(survey.extracted) for name, survey in surveys.items()},
         }
-        write_atomically(place / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+        outputs = {"run.json": (json.dumps(facts, indent=2) + "\n").encode(), **outputs}
+        _refuse_leaks(outputs, sets)
+        _write_private(place, lookup)
+        for filename, content in outputs.items():
+            write_atomically(place / filename, content)
     return report
 
 
-def write_report(report: TrustReport, folder: Path, formats: Sequence[str], host: Host) -> list[Path]:
-    """Write renderings and then report.json, the truth, last.
+def render_report(report: TrustReport, folder: Path, formats: Sequence[str], host: Host) -> dict[str, bytes]:
+    """Render a report; report.json, the truth, comes last.
 
     Args:
         report: A judged report.
-        folder: Where to; evidence pictures are read from here.
-        formats: Names of report formats; json is always written.
+        folder: Evidence pictures are read from here.
+        formats: Names of report formats; json is always among them.
         host: Finds the formats.
 
     Returns:
-        The files, report.json last.
+        Content by file name.
     """
     chosen = [host.find("report_format", name) for name in dict.fromkeys([*formats, "json"])]
     chosen.sort(key=lambda c: c.spec.name == "json")
-    written = []
     plain = report.to_dict()
-    for contribution in chosen:
-        path = folder / contribution.spec.filename
-        write_atomically(path, host.load(contribution)(plain, folder))
-        written.append(path)
-    return written
+    return {c.spec.filename: host.load(c)(plain, folder) for c in chosen}
+
+
+def _refuse_leaks(outputs: Mapping[str, bytes], sets: Mapping[SetName, ImageSet]) -> None:
+    """Search everything that is about to be written for names, identifiers and dates of the input."""
+    from medtrust.disclosure import Guard
+
+    private: dict[str, str] = {}
+    for images in sets.values():
+        private.update(images.private_values)
+    guard = Guard(private, public=sets["synthetic"].names)
+    leaks = guard.search(outputs)
+    if leaks:
+        told = "; ".join(f"{leak.file} would show a {leak.kind}" for leak in leaks[:5])
+        raise SafetyError(
+            f"the report was not written, because it discloses private values of the input: {told}. A plugin, a label "
+            "or an option has put them there; leave it out with --metrics, or rename what it names"
+        )
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -180,14 +180,17 @@ class ImageSet(Sequence[ImageRecord]):
         return "+".join(found) or None
 
     @cached_property
-    def private_values(self) -> frozenset[str]:
-        """Values that must never reach a report: known patient ids, and names, ids and dates found in the headers."""
-        values = set(self.patients) if self.patients_known else set()
-        for header in self.headers:
-            values.update(value for key, value in header.attributes.items() if key.startswith("phi."))
-            if header.patient:
-                values.add(header.patient)
-        return frozenset(value for value in values if value)
+    def private_values(self) -> Mapping[str, str]:
+        """Kind of each value that must never reach a report: patients, file names, and what headers call private."""
+        found: dict[str, str] = {}
+        for name, patient, header in zip(self.names, self.patients, self.headers, strict=True):
+            if self.name != "synthetic":
+                found[PurePosixPath(name.partition("#")[0]).with_suffix("").as_posix()] = "file name"
+                found.update({patient: "patient"} if self.patients_known else {})
+            found.update({header.patient: "patient"} if header.patient else {})
+            tags = header.attributes.items()
+            found.update({value: key.removeprefix("phi.") for key, value in tags if key.startswith("phi.")})
+        return found
 
     @property
     def digests(self) -> tuple[str, ...]:

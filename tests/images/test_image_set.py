@@ -175,7 +175,7 @@ def test_the_description_is_json_without_paths_or_patients(tmp_path, readers, ct
     text = json.dumps(images.describe())
     for secret in ("SECRET-77", "Doe", str(tmp_path), "1.2.3.5"):
         assert secret not in text
-    assert {"SECRET-77", "Doe^Jane"} <= images.private_values
+    assert {"SECRET-77", "Doe^Jane"} <= set(images.private_values)
     described = images.describe()
     assert described["n_images"] == 3
     assert described["n_patients"] == 1
