@@ -10,6 +10,7 @@ from medtrust.stats.copying_power import (
     real_matches,
     split_p,
 )
+from medtrust.stats.discrimination import Discrimination, auc_test, discriminate
 from medtrust.stats.embedding import pixel_embedding, pixel_views
 from medtrust.stats.enrichment import Enrichment, EnrichmentTest
 from medtrust.stats.exact import (
@@ -45,6 +46,7 @@ __all__ = [
     "LIGHT_EDITS",
     "MANIFOLD_NAMES",
     "CopyTest",
+    "Discrimination",
     "Enrichment",
     "EnrichmentTest",
     "FrechetInference",
@@ -54,6 +56,7 @@ __all__ = [
     "MeanNoise",
     "Planted",
     "Pool",
+    "auc_test",
     "benjamini_hochberg",
     "clopper_pearson",
     "conformal_p",
@@ -62,6 +65,7 @@ __all__ = [
     "copy_size",
     "copy_test",
     "detection_auc",
+    "discriminate",
     "edit_image",
     "extreme_count_tail",
     "fd_infinity",
