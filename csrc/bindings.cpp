@@ -18,6 +18,7 @@
 #include "radiomics_cuda.h"
 #include "sampler.h"
 #include "ssim.h"
+#include "ssim_gradient.h"
 
 namespace py = pybind11;
 using namespace medtrust;
@@ -31,7 +32,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 10;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 11;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -133,6 +134,16 @@ PYBIND11_MODULE(_C, m) {
       },
       "Mean SSIM and contrast-structure per plane; x, y: [planes, depth, height, width].");
 
+  m.def(
+      "ssim_gradient_cpu",
+      [](uintptr_t x, uintptr_t y, bool is_double, std::vector<int64_t> shape, std::vector<double> taps, bool reflect,
+         std::vector<double> constants, uintptr_t upstream, uintptr_t grad_x, uintptr_t grad_y, int threads) {
+        const SsimSpec spec = ssim_spec(shape, int64_t(Pixel::f32), taps, false, reflect, constants);
+        py::gil_scoped_release release;
+        ssim_gradient_cpu(at<void>(x), at<void>(y), is_double, spec, at<double>(upstream), at<void>(grad_x),
+                          at<void>(grad_y), threads);
+      },
+      "Gradient of a weighted sum of both means per plane with respect to the images.");
   m.def(
       "halve_cpu",
       [](uintptr_t images, int64_t planes, int64_t height, int64_t width, int64_t pixel, uintptr_t means, int threads) {

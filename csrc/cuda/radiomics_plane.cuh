@@ -10,7 +10,11 @@
 namespace medtrust {
 namespace {
 
+#ifdef MEDTRUST_TEAM  // the emulation's blocks are smaller: a thread of the processor costs more than one of the device
+constexpr int kThreads = MEDTRUST_TEAM;
+#else
 constexpr int kThreads = 256;
+#endif
 constexpr int kJobFeatures = 32;  // doubles kept for each job of a plane
 enum Job { kPairsJob = 0, kRunsJob = 4, kZonesJob = 8, kToneJob = 9, kDependenceJob = 10, kFirstJob = 11, kJobs = 12 };
 

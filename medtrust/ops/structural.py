@@ -258,20 +258,86 @@ def _(x: Tensor, y: Tensor, taps: list[float], data_range: float, covariance: fl
     return x.new_empty((2, *x.shape[:2]), dtype=torch.float64)
 
 
+def _gradient_kernels(x: Tensor) -> Any:
+    """The extension where it has the gradient: 2-D images on the CPU."""
+    return None if x.is_cuda or x.ndim == 5 else _native.kernels("ssim")
+
+
+@torch.library.custom_op("medtrust::ssim_gradient", mutates_args=())
+def _gradient_op(
+    x: Tensor,
+    y: Tensor,
+    upstream: Tensor,
+    taps: list[float],
+    data_range: float,
+    covariance: float,
+    reflect: bool,
+    wants_x: bool,
+    wants_y: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to x and y of the op's result weighted by `upstream` `[2, N, C]`; empty if not wanted."""
+    wanted = (wants_x, wants_y)
+    lib = _gradient_kernels(x)
+    if lib is None:
+        raise NativeError("ops.ssim: there is no kernel for this gradient; autograd uses the float64 twin's")
+    if x.numel() == 0:
+        return tuple(torch.zeros_like(x) if wants else x.new_empty(0) for wants in wanted)  # type: ignore[return-value]
+    x, y = kernel_input("ssim", "x", x), kernel_input("ssim", "y", y)
+    upstream = kernel_input("ssim", "the gradient of its result", upstream)
+    grads = [torch.empty_like(x) if wants else x.new_empty(0) for wants in wanted]
+    shape = [x.shape[0] * x.shape[1], 1, x.shape[-2], x.shape[-1]]
+    images = (x.data_ptr(), y.data_ptr(), x.dtype == torch.float64, shape)
+    results = [grad.data_ptr() if wants else 0 for grad, wants in zip(grads, wanted, strict=True)]
+    constants = [(K1 * data_range) ** 2, (K2 * data_range) ** 2, covariance, 2 * data_range**2]
+    try:
+        lib.ssim_gradient_cpu(*images, taps, reflect, constants, upstream.data_ptr(), *results, threads())
+    except (RuntimeError, ValueError) as error:
+        raise NativeError(f"ops.ssim: {error}") from error
+    return grads[0], grads[1]
+
+
+@_gradient_op.register_fake
+def _(
+    x: Tensor,
+    y: Tensor,
+    upstream: Tensor,
+    taps: list[float],
+    data_range: float,
+    covariance: float,
+    reflect: bool,
+    wants_x: bool,
+    wants_y: bool,
+) -> tuple[Tensor, Tensor]:
+    shapes = [x.shape if wants else (0,) for wants in (wants_x, wants_y)]
+    return x.new_empty(shapes[0]), y.new_empty(shapes[1])
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, y, taps, data_range, covariance, reflect = inputs
+    x, y, *rules = inputs
     ctx.save_for_backward(x, y)
-    ctx.arguments = (taps, (K1 * data_range) ** 2, (K2 * data_range) ** 2, covariance, reflect)
+    ctx.rules = rules
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y = ctx.saved_tensors
-    leaves = [t.detach().requires_grad_(need) for t, need in zip((x, y), ctx.needs_input_grad[:2], strict=True)]
+    wanted = ctx.needs_input_grad[:2]
+    if _gradient_kernels(x) is None:
+        grads = _twin_gradient(x, y, grad, ctx.rules, wanted)
+    else:
+        grads = torch.ops.medtrust.ssim_gradient(x, y, grad, *ctx.rules, *wanted)
+    return (*(g if wants else None for g, wants in zip(grads, wanted, strict=True)), None, None, None, None)
+
+
+def _twin_gradient(
+    x: Tensor, y: Tensor, grad: Tensor, rules: list[Any], wanted: tuple[bool, bool]
+) -> list[Tensor | None]:
+    taps, data_range, covariance, reflect = rules
+    leaves = [t.detach().requires_grad_(wants) for t, wants in zip((x, y), wanted, strict=True)]
     with torch.enable_grad():
-        result = reference.ssim_planes(*leaves, *ctx.arguments)
-    wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    found = iter(torch.autograd.grad(result, wanted, grad))
-    return (*(next(found) if leaf.requires_grad else None for leaf in leaves), None, None, None, None)
+        constants = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+        result = reference.ssim_planes(leaves[0], leaves[1], taps, *constants, covariance, reflect)
+    found = iter(torch.autograd.grad(result, [leaf for leaf in leaves if leaf.requires_grad], grad))
+    return [next(found) if wants else None for wants in wanted]
 
 
 _ssim_op.register_autograd(_backward, setup_context=_setup)
