@@ -22,7 +22,7 @@ from medtrust.stats.exact import (
     hypergeometric_tail,
     smallest_rejecting_count,
 )
-from medtrust.stats.frechet import FrechetInference, fd_infinity, frechet_distance, frechet_interval
+from medtrust.stats.frechet import FrechetInference, fd_infinity, frechet_distance, frechet_distances, frechet_interval
 from medtrust.stats.manifold import MANIFOLD_NAMES, Manifold, manifold, manifold_interval
 from medtrust.stats.mmd import kid, kid_interval
 from medtrust.stats.pairs import pair_mean, patient_pairs
@@ -71,6 +71,7 @@ __all__ = [
     "fd_infinity",
     "fewest_flagged",
     "frechet_distance",
+    "frechet_distances",
     "frechet_interval",
     "groups",
     "half_sampling",

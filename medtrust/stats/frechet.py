@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +13,15 @@ from medtrust.errors import Insufficient
 from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, subsample, t_quantile
 from medtrust.types import Interval
 
-__all__ = ["Factored", "FrechetInference", "HasMoments", "fd_infinity", "frechet_distance", "frechet_interval"]
+__all__ = [
+    "Factored",
+    "FrechetInference",
+    "HasMoments",
+    "fd_infinity",
+    "frechet_distance",
+    "frechet_distances",
+    "frechet_interval",
+]
 
 _PROJECTED = 512  # widest space in which the distance is resampled
 _SQUARED = 512  # side of a product from which its square is worth a try
@@ -108,6 +117,34 @@ def frechet_distance(a: torch.Tensor | HasMoments | Factored, b: torch.Tensor | 
     spread = traces - 2 * _nuclear_norm(root_a @ root_b.T, float(traces))
     # Rounding can leave the difference of equal traces a few ulp below zero.
     return float((mean_a - mean_b).square().sum() + spread.clamp_min(0))
+
+
+def frechet_distances(
+    reference: torch.Tensor | HasMoments | Factored, groups: Iterable[torch.Tensor | HasMoments | Factored]
+) -> list[float]:
+    """Fréchet distance of each of several sets to one reference, whose covariance is factored once.
+
+    For subgroups, classes, checkpoints or resamples; each number is what `frechet_distance` gives for the group alone.
+
+    Args:
+        reference: Features [n, d] of any float type with n ≥ 2, their moments, or what `Factored.of` made of them.
+        groups: Sets of the same width, in any number; one is held at a time where they come from a generator.
+
+    Returns:
+        One distance per group, in squared feature units.
+
+    Raises:
+        Insufficient: A set has fewer than two rows or a value that is not finite; the message names the group.
+        ValueError: The widths differ.
+    """
+    factored = reference if isinstance(reference, Factored) else Factored.of(reference)
+    distances = []
+    for number, group in enumerate(groups):
+        try:
+            distances.append(frechet_distance(factored, group))
+        except Insufficient as error:
+            raise Insufficient(f"group {number}: {error}") from error
+    return distances
 
 
 def frechet_interval(

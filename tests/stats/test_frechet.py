@@ -11,7 +11,7 @@ import torch
 
 from medtrust import ops
 from medtrust.errors import Insufficient
-from medtrust.stats import fd_infinity, frechet, frechet_distance, frechet_interval
+from medtrust.stats import fd_infinity, frechet, frechet_distance, frechet_distances, frechet_interval
 
 
 @dataclass
@@ -221,6 +221,25 @@ def test_factored_sets_and_moments_give_the_same() -> None:
             stream.update(batch)
         moments.append(stream)
     assert frechet_distance(*moments) == pytest.approx(frechet_distance(a.float(), b.float()), abs=1e-7)
+
+
+def test_groups_equal_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group has the number of a call of its own, bit for bit, and the reference is factored once."""
+    generator = torch.Generator().manual_seed(93)
+    reference = torch.randn((300, 12), generator=generator, dtype=torch.float64)
+    groups = [torch.randn((n, 12), generator=generator) * (1 + n / 100) for n in (2, 5, 40, 400)]
+    expected = [frechet_distance(reference, group) for group in groups]
+    calls = []
+    root = frechet._mean_and_root
+    monkeypatch.setattr(frechet, "_mean_and_root", lambda x: calls.append(x) or root(x))
+    assert frechet_distances(reference, (group for group in groups)) == expected
+    assert [len(x) for x in calls] == [300, 2, 5, 40, 400]
+    assert frechet_distances(frechet.Factored.of(ops.Moments(12).update(reference)), groups) == pytest.approx(
+        expected, rel=1e-9
+    )
+    assert frechet_distances(reference, []) == []
+    with pytest.raises(Insufficient, match="group 1: needs 2 samples"):
+        frechet_distances(reference, [groups[0], groups[1][:1]])
 
 
 def test_the_square_is_used_only_where_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,24 @@ def test_agrees_with_torch_fidelity(size: int) -> None:
     assert ours == pytest.approx(theirs[peer.KEY_METRIC_KID_MEAN], rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("subsets", "size"), [(2, 40), (60, 40), (60, 2)])
+def test_subsets_by_either_way(monkeypatch: pytest.MonkeyPatch, subsets: int, size: int, dtype: torch.dtype) -> None:
+    """Pairs counted once and subsets gathered one by one give torch-fidelity's number, across tiles."""
+    peer = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is not installed (extra: peers)")
+    monkeypatch.setattr(mmd, "TILE", 17)
+    a, b = rows(5, 150, 20).to(dtype), rows(6, 90, 20, 0.2).to(dtype)
+    gathered = []
+    whole = mmd.mmd
+    monkeypatch.setattr(mmd, "mmd", lambda x, y: gathered.append(len(x)) or whole(x, y))
+    theirs = peer.kid_features_to_metric(
+        a.double(), b.double(), kid_subsets=subsets, kid_subset_size=size, verbose=False
+    )
+    ours = kid(a, b, convention="torch-fidelity", subsets=subsets, subset_size=size)
+    assert ours == pytest.approx(theirs[peer.KEY_METRIC_KID_MEAN], rel=1e-9)
+    assert gathered == ([] if (subsets, size) == (60, 40) else [size] * subsets)
+
+
 def test_leave_one_out_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interval's standard error equals that of estimates recomputed without each patient."""
     monkeypatch.setattr(mmd, "TILE", 7)
