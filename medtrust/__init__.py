@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 from medtrust.errors import ConfigError, DataError, Insufficient, MedtrustError, PluginError, SafetyError
 from medtrust.hookspecs import hookimpl
 from medtrust.types import (
+    Caps,
+    ConditionSpec,
     Estimate,
     Evidence,
     ExplainerSpec,
     FeatureMatrix,
     FeatureSpec,
     FormatSpec,
+    Generator,
     GeneratorSpec,
     ImageHeader,
+    ImageSpec,
     Intensity,
     Interval,
     MetricInput,
@@ -42,6 +46,8 @@ __version__ = "0.1.0"
 _LAZY = {"audit": "medtrust.api:audit", "ops": "medtrust.ops", "stats": "medtrust.stats"}
 
 __all__ = [
+    "Caps",
+    "ConditionSpec",
     "ConfigError",
     "DataError",
     "Estimate",
@@ -50,8 +56,10 @@ __all__ = [
     "FeatureMatrix",
     "FeatureSpec",
     "FormatSpec",
+    "Generator",
     "GeneratorSpec",
     "ImageHeader",
+    "ImageSpec",
     "Insufficient",
     "Intensity",
     "Interval",

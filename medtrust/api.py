@@ -23,7 +23,7 @@ from medtrust.evidence import check_policy, illustrate
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.seeding import DERIVATION, derive_seed
-from medtrust.types import FeatureMatrix, Intensity, SetData, SetName
+from medtrust.types import FeatureMatrix, Generator, Intensity, SetData, SetName
 from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def audit(
     from medtrust import gate
     from medtrust.host import build_host
     from medtrust.images import common_intensity
+    from medtrust.inspection import Observation, hold_against
     from medtrust.report import build_report
     from medtrust.sources import open_source
 
@@ -131,11 +132,13 @@ def audit(
     clock.mark("plan")
     sets: dict[SetName, ImageSet] = {}
     subject: dict[str, str | int] = {}
+    generator: Generator | None = None
+    seen = Observation()
     sources: dict[SetName, str | Path | None] = {"train": train, "holdout": holdout, "synthetic": synthetic}
     for name, source in sources.items():
         if source is None:
             continue
-        sets[name], described = open_source(
+        sets[name], described, drawn = open_source(
             source,
             name,
             host,
@@ -146,9 +149,10 @@ def audit(
             seed=derive_seed(seed, "sample"),
             device=device,
             progress=progress,
+            watch=seen,
         )
         if name == "synthetic":
-            subject = described
+            subject, generator = described, drawn
     declared = common_intensity(list(sets.values()))
     _refuse_shared_patients(sets)
     clock.mark("open")
@@ -159,7 +163,10 @@ def audit(
     outcome = run_plan(plan, host, data, matrices, declared, progress)
     clock.mark("metrics")
 
-    results, lookup = illustrate(outcome.results, sets, declared, shown, place, Pseudonyms())
+    found = list(outcome.results)
+    if generator is not None:
+        found.append(hold_against(generator, seen, sets["train"], seed=derive_seed(seed, "sample")))
+    results, lookup = illustrate(found, sets, declared, shown, place, Pseudonyms())
     report = build_report(
         run=_run_facts(host, plan, extractors, seed, shown, device),
         subject=subject,
@@ -179,6 +186,8 @@ def audit(
             "seconds": {"stages": clock.stages, "metrics": dict(outcome.seconds)},
             "extracted": {name: dict(survey.extracted) for name, survey in surveys.items()},
         }
+        if generator is not None:
+            facts["generator"] = {"images": seen.images, "images_per_second": round(seen.rate, 3)}
         outputs = {"run.json": (json.dumps(facts, indent=2) + "\n").encode(), **outputs}
         _refuse_leaks(outputs, sets)
         _write_private(place, lookup)

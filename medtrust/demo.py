@@ -14,8 +14,9 @@ from medtrust.errors import ConfigError, DataError
 from medtrust.host import build_host
 from medtrust.images import open_set, write_set
 from medtrust.recipes import cache_folder, get_recipe
+from medtrust.sampling import sample_to
 from medtrust.seeding import derive_seed
-from medtrust.sources import GeneratorSource, open_generator, readers_of, sample_to
+from medtrust.sources import GeneratorSource, open_generator, readers_of
 
 if TYPE_CHECKING:
     from medtrust.host import Host

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,23 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from medtrust.errors import ConfigError
-from medtrust.images import ImageSet, Readers, open_set, write_set
+from medtrust.errors import ConfigError, PluginError
+from medtrust.images import ImageSet, Readers, open_set
+from medtrust.sampling import sample_to
 from medtrust.types import Intensity, SetName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-
     from medtrust.host import Contribution, Host
+    from medtrust.inspection import Observation
     from medtrust.progress import Progress
     from medtrust.types import Generator, ImageReader
 
-__all__ = ["GeneratorSource", "open_generator", "open_source", "parse_source", "readers_of", "sample_to"]
+__all__ = ["GeneratorSource", "open_generator", "open_source", "parse_source", "readers_of", "request_of"]
 
 _SPEC = re.compile(r"(?P<kind>[A-Za-z][\w./-]*)(?::(?P<path>[^?]*))?(?:\?(?P<options>.*))?", re.DOTALL)
-CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +82,26 @@ def open_generator(source: GeneratorSource, host: Host, device: str) -> Generato
     factory = host.load(host.find("generator", source.kind))()
     if source.path is not None and not source.path.exists():
         raise ConfigError(f"{source.path} does not exist; it was named as the checkpoint of generator {source.kind}")
-    generator: Generator = factory.open(source.path, source.options, device)
-    return generator
+    generator = factory.open(source.path, source.options, device)
+    missing = [name for name in ("spec", "conditions", "caps", "sample") if not hasattr(generator, name)]
+    if missing:
+        raise PluginError(
+            f"generator {source.kind} has no {' and no '.join(missing)}; its authors can derive it from "
+            "medtrust.Generator, and `medtrust.types.Generator` says what each one is"
+        )
+    checked: Generator = generator
+    return checked
 
 
-def sample_to(generator: Generator, n: int, folder: Path, *, seed: int, progress: Progress) -> None:
-    """Sample `n` images into a folder that `open_set` can read."""
-    with progress.stage("sampling", n) as stage:
-
-        def images() -> Iterator[tuple[str, np.ndarray]]:
-            for first in range(0, n, CHUNK):
-                batch = generator.sample(min(CHUNK, n - first), seed=seed, first=first)
-                for i, pixels in enumerate(batch.pixels):
-                    yield f"sample-{first + i:06d}", pixels
-                    stage.advance()
-
-        write_set(folder, images(), generator.intensity)
+def request_of(source: GeneratorSource, version: str) -> dict[str, object]:
+    """Say what tells one request for samples from another: kind, version, options, and the checkpoint's files."""
+    files: list[list[object]] = []
+    if source.path is not None:
+        top = source.path
+        paths = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
+        files = [[path.relative_to(top).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    state = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return {"kind": source.kind, "version": version, "options": dict(source.options), "checkpoint": state}
 
 
 def open_source(
@@ -113,11 +116,12 @@ def open_source(
     seed: int,
     device: str,
     progress: Progress,
-) -> tuple[ImageSet, dict[str, str | int]]:
+    watch: Observation | None = None,
+) -> tuple[ImageSet, dict[str, str | int], Generator | None]:
     """Open a set; a generator is sampled into `samples` first.
 
     Returns:
-        The set, and what to say of the subject in the report: kind, name and how it was sampled.
+        The set, what to say of the subject in the report (kind, name and how it was sampled), and the generator.
     """
     known = {c.spec.name for c in host.contributions("generator")} | {
         c.full_name for c in host.contributions("generator")
@@ -125,12 +129,14 @@ def open_source(
     source = parse_source(text, known.__contains__)
     if isinstance(source, Path):
         images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity)
-        return images, {"kind": "folder", "name": _title(source)}
+        return images, {"kind": "folder", "name": _title(source)}, None
     generator = open_generator(source, host, device)
     # samples of an earlier run with another seed or n would join the set
     shutil.rmtree(samples, ignore_errors=True)
-    sample_to(generator, n, samples, seed=seed, progress=progress)
-    images = open_set(samples, name, readers_of(host), intensity=intensity or generator.intensity)
-    family = host.find("generator", source.kind).spec.family
+    spec = host.find("generator", source.kind).spec
+    request = request_of(source, spec.version)
+    sample_to(generator, n, samples, seed=seed, progress=progress, request=request, watch=watch)
+    images = open_set(samples, name, readers_of(host), intensity=intensity or generator.spec.intensity)
+    family = spec.family
     subject = {"kind": family, "name": source.path.name if source.path else source.kind, "generator": source.kind}
-    return images, {**subject, "n": n, "seed": seed}
+    return images, {**subject, "trust": generator.caps.trust, "n": n, "seed": seed}, generator

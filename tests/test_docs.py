@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from audit_sets import write_sets
 
+import medtrust
 from medtrust.cli import cli, main
+from medtrust.images import write_set
+from medtrust.types import Intensity
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -42,6 +47,30 @@ def test_the_readme_command_runs(reader_folder):
     for name in ("report.json", "report.html", "run.json"):
         assert f"`{name}`" in text
         assert (reader_folder / "report" / name).exists()
+
+
+def test_the_generator_of_ten_lines_is_audited(tmp_path, monkeypatch):
+    """The page's own generator has ten lines, installs, and goes through an audit that finds its declarations kept."""
+    # a name of its own: the plugin guide's test imports another `my_package` in the same process
+    text = (ROOT / "docs" / "generators.md").read_text().replace("my_package", "ten_lines")
+    files = dict(re.findall(r"```\w+\n# (\S+\.\w+)[^\n]*\n(.*?)```", text, re.DOTALL))
+    lines = files["ten_lines/noise.py"].split("class Noise")[1].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 10
+    site = tmp_path / "site"
+    facts = site / "ten_lines-1.dist-info"
+    for name in ("ten_lines/noise.py", "ten_lines/plugin.py"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(files[name])
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: ten_lines\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[medtrust]\nten_lines = ten_lines.plugin\n")
+    monkeypatch.syspath_prepend(str(site))
+    noise = np.random.default_rng(0).integers(0, 256, (60, 1, 32, 32), dtype=np.uint8)
+    write_set(tmp_path / "real", ((f"r{i}", image) for i, image in enumerate(noise)), Intensity(0, 255, "level"))
+    report = medtrust.audit(train=tmp_path / "real", synthetic="noise", metrics="fd", out=tmp_path / "out")
+    assert report["fidelity.declared"].estimate.value == 0
+    assert report.subject["name"] == "noise"
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["generator"]["images"] == 60
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -22,15 +22,16 @@ def sample(spec: str, n: int, seed: int, out: Path, device: str) -> None:
     """Draw images from a generator given as kind:path?option=value."""
     from medtrust.host import build_host
     from medtrust.progress import make_progress
-    from medtrust.sources import open_generator, parse_source, sample_to
+    from medtrust.sampling import sample_to
+    from medtrust.sources import open_generator, parse_source, request_of
 
     host = build_host()
     source = parse_source(spec, lambda kind: host.find("generator", kind) is not None)
     if isinstance(source, Path):
         raise ConfigError(f"{spec} is a path, not a generator; write kind:path (see `medtrust plugins list`)")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty; choose a new folder with --out")
-    sample_to(open_generator(source, host, device), n, out, seed=seed, progress=make_progress())
+    request = request_of(source, host.find("generator", source.kind).spec.version)
+    generator = open_generator(source, host, device)
+    sample_to(generator, n, out, seed=seed, progress=make_progress(), request=request)
     click.echo(out)
 
 

@@ -48,15 +48,19 @@ def write_set(folder: Path, images: Iterable[tuple[str, npt.NDArray[Any]]], inte
             and (intensity.lo, intensity.hi, intensity.unit) == _LEVELS
         )
         path = folder / f"{name}{'.png' if as_png else '.npz'}"
+        if path.exists():
+            raise DataError(f"{path} exists already; choose an empty folder.")
+        partial = path.with_name(f".{path.name}.partial")  # a killed run leaves no half image under an image's name
         try:
-            with path.open("xb") as file:
+            with partial.open("wb") as file:
                 if as_png:
                     levels = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
                     Image.fromarray(np.ascontiguousarray(levels)).save(file, "PNG", compress_level=1)
                 else:
                     bounds = np.array([intensity.lo, intensity.hi])
                     np.savez(file, images=pixels[None], intensity=bounds, unit=np.array(intensity.unit))
-        except FileExistsError as error:
-            raise DataError(f"{path} exists already; choose an empty folder.") from error
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         written.append(path)
     return tuple(written)

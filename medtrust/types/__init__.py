@@ -3,16 +3,26 @@
 Importing this package imports neither torch nor numpy, so that listing plugins stays instant.
 """
 
+from medtrust.types.generation import (
+    Caps,
+    ConditionKind,
+    ConditionSpec,
+    Decoder,
+    Denoiser,
+    Encoder,
+    Generator,
+    GeneratorFactory,
+    ImageSpec,
+    SampleBatch,
+    Trainable,
+)
 from medtrust.types.images import ImageHeader, ImageReader, ImageRecord, Intensity, Limits, SetName
 from medtrust.types.protocols import (
     Demand,
     FeatureExtractor,
     FeatureMatrix,
-    Generator,
-    GeneratorFactory,
     Metric,
     MetricInput,
-    SampleBatch,
     SetData,
 )
 from medtrust.types.results import (
@@ -43,8 +53,14 @@ from medtrust.types.specs import (
 
 __all__ = [
     "PILLARS",
+    "Caps",
+    "ConditionKind",
+    "ConditionSpec",
+    "Decoder",
     "Demand",
+    "Denoiser",
     "Direction",
+    "Encoder",
     "Estimate",
     "Evidence",
     "ExplainerSpec",
@@ -58,6 +74,7 @@ __all__ = [
     "ImageHeader",
     "ImageReader",
     "ImageRecord",
+    "ImageSpec",
     "Intensity",
     "Interval",
     "Limits",
@@ -78,4 +95,5 @@ __all__ = [
     "Spec",
     "Status",
     "TestOutcome",
+    "Trainable",
 ]

@@ -1,30 +1,23 @@
-"""Protocols: what a feature space, a metric and a generator must provide, and what they are given."""
+"""Protocols: what a feature space and a metric must provide, and what they are given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from medtrust.types.images import ImageRecord, Intensity, SetName
 from medtrust.types.results import Result
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-
-    from medtrust.progress import Progress
 
 __all__ = [
     "Demand",
     "FeatureExtractor",
     "FeatureMatrix",
-    "Generator",
-    "GeneratorFactory",
     "Metric",
     "MetricInput",
-    "SampleBatch",
     "SetData",
 ]
 
@@ -148,51 +141,4 @@ class Metric(Protocol):
         Returns:
             One Result, or one per id that the spec's `results` declares.
         """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SampleBatch:
-    """Images from a generator.
-
-    Args:
-        pixels: [N, C, H, W] in the unit of `intensity`.
-        seeds: Seed of each sample.
-        meta: Further facts, such as the number of network evaluations.
-    """
-
-    pixels: np.ndarray[Any, Any]
-    seeds: tuple[int, ...]
-    meta: Mapping[str, float | int | str] = field(default_factory=dict)
-
-
-@runtime_checkable
-class Generator(Protocol):
-    """What a generator plugin provides: sample i depends on (seed, first + i) alone, whatever the batch."""
-
-    intensity: Intensity
-
-    def sample(self, n: int, *, seed: int, first: int = 0) -> SampleBatch:
-        """Draw samples first … first + n - 1."""
-        ...
-
-
-class GeneratorFactory(Protocol):
-    """What `GeneratorSpec.factory` names: a class that opens a checkpoint and, if it can, trains one."""
-
-    def open(self, path: Path | None, options: Mapping[str, str], device: str) -> Generator:
-        """Load a checkpoint safely."""
-        ...
-
-    def train(
-        self,
-        images: Sequence[ImageRecord],
-        intensity: Intensity,
-        out: Path,
-        *,
-        seed: int,
-        progress: Progress,
-        options: Mapping[str, str],
-    ) -> Path:
-        """Fit on `images` and write a checkpoint folder (safetensors and a JSON card) to `out`."""
         ...

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from medtrust.errors import ConfigError, DataError
 from medtrust.seeding import derive_seed
-from medtrust.types import Intensity, SampleBatch
+from medtrust.types import Caps, ConditionSpec, ImageSpec, SampleBatch
 from medtrust_generators.checkpoint import read_card, read_weights, write_checkpoint
 from medtrust_generators.options import Options
 
 if TYPE_CHECKING:
     from medtrust.progress import Progress
-    from medtrust.types import ImageRecord
+    from medtrust.types import ImageRecord, Intensity
     from medtrust_generators.whitening import Whitening
 
 __all__ = ["Model", "NeuralFactory", "NeuralGenerator"]
@@ -72,7 +72,9 @@ class NeuralGenerator:
     def __init__(self, model: Model, card: Mapping[str, Any], device: str, threads: int) -> None:
         stated = card["intensity"]
         window = tuple(stated["window"]) if stated["window"] else None
-        self.intensity = Intensity(stated["lo"], stated["hi"], stated["unit"], window)
+        self.spec = ImageSpec(tuple(card["shape"]), card["dtype"], (stated["lo"], stated["hi"]), stated["unit"], window)
+        self.conditions = ConditionSpec()
+        self.caps = Caps(family="diffusion" if card["kind"] == "flow" else card["kind"])
         self.card = card
         self._model = model.eval().to(device)
         self._device = device
@@ -114,7 +116,7 @@ class NeuralGenerator:
             rng = torch.Generator().manual_seed(derive_seed(seed, "sample", i))
             rows.append(torch.randn(self._model.noise_size, generator=rng))
         images = self._model.whitening.inverse(self._model.generate(torch.stack(rows).to(self._device)))
-        pixels = images.cpu().numpy().astype(np.float64).clip(self.intensity.lo, self.intensity.hi)
+        pixels = images.cpu().numpy().astype(np.float64).clip(*self.spec.range)
         if self._dtype.kind in "iu":
             limits = np.iinfo(self._dtype)
             pixels = pixels.round().clip(limits.min, limits.max)

@@ -134,7 +134,7 @@ def test_reopened_checkpoint_samples_the_same(trained):
     again = factory.open(path, FEW[factory.kind], "cpu").sample(3, seed=4)
     assert again.pixels.tobytes() == generator.sample(3, seed=4).pixels.tobytes()
     assert again.pixels.dtype == np.uint8
-    assert factory.open(path, {}, "cpu").intensity == LEVELS
+    assert factory.open(path, {}, "cpu").spec.intensity == LEVELS
 
 
 def test_negative_requests_are_refused(trained):
@@ -214,7 +214,7 @@ def test_samples_stay_in_unit_range_and_dtype_of_the_training_set(factory, tmp_p
     assert pixels.min() >= -1024
     assert pixels.max() <= 3071
     assert abs(pixels.mean() - scans.mean()) < 4 * scans.std()
-    assert generator.intensity == unit
+    assert generator.spec.intensity == unit
     share = Intensity(0.0, 1.0, "a.u.")
     maps = (textures(10, (2, 5, 8)) / np.float32(255)).astype(np.float32)
     out = train(factory, records(maps, share), tmp_path / "map", intensity=share)
