@@ -63,6 +63,7 @@ def audit(
     workers: int | None = None,
     batch_size: int = 64,
     offline: bool | None = None,
+    allow_code: bool = False,
     cache: str | Path | None = None,
     progress: Progress | None = None,
     host: Host | None = None,
@@ -95,6 +96,7 @@ def audit(
         workers: Decoding threads.
         batch_size: Images per extraction batch.
         offline: Never open a socket; true by default under CI.
+        allow_code: A generator's artefact may bring code and have it run, in a process with limits.
         cache: Folder of the feature store.
         progress: Where to report progress; silent when not given.
         host: A plugin host; a new one when not given.
@@ -131,7 +133,7 @@ def audit(
 
     clock.mark("plan")
     sets: dict[SetName, ImageSet] = {}
-    subject: dict[str, str | int] = {}
+    subject: dict[str, Any] = {}
     generator: Generator | None = None
     seen = Observation()
     sources: dict[SetName, str | Path | None] = {"train": train, "holdout": holdout, "synthetic": synthetic}
@@ -150,6 +152,8 @@ def audit(
             device=device,
             progress=progress,
             watch=seen,
+            allow_code=allow_code,
+            offline=offline,
         )
         if name == "synthetic":
             subject, generator = described, drawn

@@ -10,32 +10,49 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from medtrust.errors import ConfigError, PluginError
+from medtrust.errors import ConfigError, PluginError, SafetyError
+from medtrust.fingerprint import fingerprint
 from medtrust.images import ImageSet, Readers, open_set
 from medtrust.sampling import sample_to
-from medtrust.types import Intensity, SetName
+from medtrust.types import TRUST_TIERS, Intensity, SetName
 
 if TYPE_CHECKING:
     from medtrust.host import Contribution, Host
     from medtrust.inspection import Observation
     from medtrust.progress import Progress
-    from medtrust.types import Generator, ImageReader
+    from medtrust.types import Generator, GeneratorSpec, ImageReader
 
-__all__ = ["GeneratorSource", "open_generator", "open_source", "parse_source", "readers_of", "request_of"]
+__all__ = [
+    "GeneratorSource",
+    "describe_generator",
+    "open_generator",
+    "open_source",
+    "parse_source",
+    "readers_of",
+    "request_of",
+]
 
 _SPEC = re.compile(r"(?P<kind>[A-Za-z][\w./-]*)(?::(?P<path>[^?]*))?(?:\?(?P<options>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorSource:
-    """A parsed `kind:path?option=value`."""
+    """A parsed `kind:path?option=value`.
+
+    Args:
+        kind: Name of the generator.
+        path: What stands after the colon, as a path; None where nothing does.
+        options: The options, as text.
+        target: What stands after the colon, as it was written.
+    """
 
     kind: str
     path: Path | None
     options: Mapping[str, str]
+    target: str = ""
 
 
 def parse_source(text: str | Path, kinds: Callable[[str], bool]) -> Path | GeneratorSource:
@@ -54,7 +71,8 @@ def parse_source(text: str | Path, kinds: Callable[[str], bool]) -> Path | Gener
     match = _SPEC.fullmatch(str(text))
     if match and kinds(match["kind"]):
         options = dict(parse_qsl(match["options"] or "", keep_blank_values=True))
-        return GeneratorSource(match["kind"], Path(match["path"]) if match["path"] else None, options)
+        target = match["path"] or ""
+        return GeneratorSource(match["kind"], Path(target) if target else None, options, target)
     raise ConfigError(
         f"{text} does not exist; give a folder, a manifest.csv, an .npz, or a generator as kind:path?option=value "
         "(see `medtrust plugins list`)"
@@ -77,12 +95,37 @@ def _reader(host: Host, contribution: Contribution) -> ImageReader:
     return reader
 
 
-def open_generator(source: GeneratorSource, host: Host, device: str) -> Generator:
-    """Open a generator through its plugin."""
-    factory = host.load(host.find("generator", source.kind))()
-    if source.path is not None and not source.path.exists():
-        raise ConfigError(f"{source.path} does not exist; it was named as the checkpoint of generator {source.kind}")
-    generator = factory.open(source.path, source.options, device)
+def open_generator(
+    source: GeneratorSource, host: Host, device: str, *, allow_code: bool = False, offline: bool = False
+) -> Generator:
+    """Open a generator through its plugin, if what its spec declares is allowed here.
+
+    Args:
+        source: Which generator, and its artefact.
+        host: Finds the plugin.
+        device: cpu or cuda.
+        allow_code: The artefact may bring code and have it run.
+        offline: No socket may be opened.
+
+    Raises:
+        ConfigError: The artefact does not exist, or the generator's extra is not installed.
+        SafetyError: The generator runs code that comes with its artefact, and that was not allowed.
+    """
+    contribution = host.find("generator", source.kind)
+    spec: GeneratorSpec = contribution.spec
+    if spec.trust == "code" and not allow_code:
+        raise SafetyError(
+            f"generator {source.kind} runs code that comes with its artefact; "
+            "if you trust where it came from, allow that with --allow-code"
+        )
+    if spec.network and offline:
+        raise ConfigError(f"generator {source.kind} talks to a service, which --offline forbids; run with --online")
+    if contribution.status != "ok":
+        raise ConfigError(f"generator {source.kind} cannot be used: {contribution.status}")
+    factory = host.load(contribution)()
+    if spec.target == "path" and source.path is not None and not source.path.exists():
+        raise ConfigError(f"{source.path} does not exist; it was named as the artefact of generator {source.kind}")
+    generator = factory.open(source.target if spec.target == "text" else source.path, source.options, device)
     missing = [name for name in ("spec", "conditions", "caps", "sample") if not hasattr(generator, name)]
     if missing:
         raise PluginError(
@@ -93,13 +136,30 @@ def open_generator(source: GeneratorSource, host: Host, device: str) -> Generato
     return checked
 
 
+def describe_generator(source: GeneratorSource, generator: Generator, host: Host) -> dict[str, Any]:
+    """Say in the report what was sampled from: its kind and name, its trust tier, and which artefact it was exactly.
+
+    A generator that has an `artifact` attribute adds those facts to the artefact's digest. Of the tiers that the spec
+    and the generator state, the less trusting one counts.
+    """
+    spec: GeneratorSpec = host.find("generator", source.kind).spec
+    artifact: dict[str, Any] = {"format": spec.name, **getattr(generator, "artifact", {})}
+    if spec.target == "path" and source.path is not None:
+        artifact |= fingerprint(source.path)
+    name = source.path.name if source.path else source.kind
+    trust = max(spec.trust, generator.caps.trust, key=TRUST_TIERS.index)
+    return {"kind": spec.family, "name": name, "generator": source.kind, "trust": trust, "artifact": artifact}
+
+
 def request_of(source: GeneratorSource, version: str) -> dict[str, object]:
     """Say what tells one request for samples from another: kind, version, options, and the checkpoint's files."""
     files: list[list[object]] = []
-    if source.path is not None:
+    if source.path is not None and source.path.exists():
         top = source.path
         paths = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
         files = [[path.relative_to(top).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    elif source.target:
+        files = [[source.target]]
     state = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     return {"kind": source.kind, "version": version, "options": dict(source.options), "checkpoint": state}
 
@@ -117,7 +177,9 @@ def open_source(
     device: str,
     progress: Progress,
     watch: Observation | None = None,
-) -> tuple[ImageSet, dict[str, str | int], Generator | None]:
+    allow_code: bool = False,
+    offline: bool = False,
+) -> tuple[ImageSet, dict[str, Any], Generator | None]:
     """Open a set; a generator is sampled into `samples` first.
 
     Returns:
@@ -130,13 +192,10 @@ def open_source(
     if isinstance(source, Path):
         images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity)
         return images, {"kind": "folder", "name": _title(source)}, None
-    generator = open_generator(source, host, device)
+    generator = open_generator(source, host, device, allow_code=allow_code, offline=offline)
     # samples of an earlier run with another seed or n would join the set
     shutil.rmtree(samples, ignore_errors=True)
-    spec = host.find("generator", source.kind).spec
-    request = request_of(source, spec.version)
+    request = request_of(source, host.find("generator", source.kind).spec.version)
     sample_to(generator, n, samples, seed=seed, progress=progress, request=request, watch=watch)
     images = open_set(samples, name, readers_of(host), intensity=intensity or generator.spec.intensity)
-    family = spec.family
-    subject = {"kind": family, "name": source.path.name if source.path else source.kind, "generator": source.kind}
-    return images, {**subject, "trust": generator.caps.trust, "n": n, "seed": seed}, generator
+    return images, {**describe_generator(source, generator, host), "n": n, "seed": seed}, generator

@@ -45,6 +45,7 @@ def _audit_options(command: F) -> F:
         click.option("--workers", type=int, help="Decoding threads.  [default: number of cores]"),
         click.option("--batch-size", type=int, help="Images per batch.  [default: 64]"),
         click.option("--offline/--online", default=None, help="Never open a socket.  [default: offline under CI]"),
+        click.option("--allow-code", is_flag=True, help="Let the generator's artefact run the code that it brings."),
         click.option("--cache", type=PATH, help="Folder of the feature cache."),
         click.option("--strict", is_flag=True, help="A WARN exits 1."),
         click.option("--config", type=PATH, help="medtrust.toml to read.  [default: ./medtrust.toml if present]"),
@@ -57,7 +58,7 @@ def _audit_options(command: F) -> F:
 
 @click.command()
 @_audit_options
-def audit(config: Path | None, quiet: bool, strict: bool, **given: Any) -> int:
+def audit(config: Path | None, quiet: bool, strict: bool, allow_code: bool, **given: Any) -> int:
     """Compare synthetic images with the real ones; write report.json and report.html; exit by the verdict."""
     from medtrust.api import audit as run
     from medtrust.config import KEYS, load_config
@@ -74,7 +75,7 @@ def audit(config: Path | None, quiet: bool, strict: bool, **given: Any) -> int:
     values["formats"] = values.pop("format")
     values["metrics"] = "all" if values["metrics"] == ("all",) else values["metrics"]
     values["intensity"] = parse_intensity(values["intensity"]) if values["intensity"] else None
-    report = run(**values, config=settings, strict=strict, progress=make_progress(quiet))
+    report = run(**values, config=settings, strict=strict, allow_code=allow_code, progress=make_progress(quiet))
     return show(report, out)
 
 

@@ -18,7 +18,9 @@ __all__ = ["demo", "sample", "train"]
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the images.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-def sample(spec: str, n: int, seed: int, out: Path, device: str) -> None:
+@click.option("--allow-code", is_flag=True, help="Let the generator's artefact run the code that it brings.")
+@click.option("--offline", is_flag=True, help="Never open a socket.")
+def sample(spec: str, n: int, seed: int, out: Path, device: str, allow_code: bool, offline: bool) -> None:
     """Draw images from a generator given as kind:path?option=value."""
     from medtrust.host import build_host
     from medtrust.progress import make_progress
@@ -30,7 +32,7 @@ def sample(spec: str, n: int, seed: int, out: Path, device: str) -> None:
     if isinstance(source, Path):
         raise ConfigError(f"{spec} is a path, not a generator; write kind:path (see `medtrust plugins list`)")
     request = request_of(source, host.find("generator", source.kind).spec.version)
-    generator = open_generator(source, host, device)
+    generator = open_generator(source, host, device, allow_code=allow_code, offline=offline)
     sample_to(generator, n, out, seed=seed, progress=make_progress(), request=request)
     click.echo(out)
 

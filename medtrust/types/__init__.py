@@ -42,6 +42,7 @@ from medtrust.types.results import (
     TestOutcome,
 )
 from medtrust.types.specs import (
+    TRUST_TIERS,
     ExplainerSpec,
     FeatureSpec,
     FormatSpec,
@@ -53,6 +54,7 @@ from medtrust.types.specs import (
 
 __all__ = [
     "PILLARS",
+    "TRUST_TIERS",
     "Caps",
     "ConditionKind",
     "ConditionSpec",

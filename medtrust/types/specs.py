@@ -7,7 +7,18 @@ from typing import Literal
 
 from medtrust.types.results import Direction, Pillar
 
-__all__ = ["ExplainerSpec", "FeatureSpec", "FormatSpec", "GeneratorSpec", "MetricSpec", "ReportFormat", "Spec"]
+__all__ = [
+    "TRUST_TIERS",
+    "ExplainerSpec",
+    "FeatureSpec",
+    "FormatSpec",
+    "GeneratorSpec",
+    "MetricSpec",
+    "ReportFormat",
+    "Spec",
+]
+
+TRUST_TIERS = ("data", "graph", "code")  # the most trusted first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +99,23 @@ class MetricSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorSpec(Spec):
-    """A generator family or an adapter to somebody else's generator."""
+    """A generator family or an adapter to somebody else's generator.
+
+    Args:
+        family: The kind of model.
+        trainable: `medtrust train` can fit it.
+        trust: What opening its artefact can do: "data" holds numbers alone, "graph" is computed by a fixed set of
+            operations, "code" runs what came with it, so the host refuses it without `--allow-code`.
+        target: What stands after the colon of `kind:…`: the path of a file or folder, or a text that the factory's
+            `open` is handed as it is.
+        network: It talks to a service, so the host refuses it under `--offline`.
+    """
 
     family: Literal["gan", "vae", "diffusion", "hybrid", "conditional", "folder", "other"] = "other"
     trainable: bool = False
     trust: Literal["data", "graph", "code"] = "data"
+    target: Literal["path", "text"] = "path"
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
