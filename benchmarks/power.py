@@ -1,94 +1,85 @@
-"""Size and power of the copy test on real images: who is accused wrongly, and which copies are found.
+"""Size and power of the copy tests on real images: who is accused wrongly, and which copies are found.
 
     medtrust data get derm-patches            # prints the folder
-    python benchmarks/power.py FOLDER --repetitions 200 --out benchmarks/results/power.json
+    python benchmarks/power.py FOLDER --space pixels --repetitions 200 --out benchmarks/results/power.json
 
 The folder holds `manifest.csv` with the columns file and patient; an .npz with `images` [N, H, W, C] uint8 and `groups`
 [N] will do as well. Every repetition splits the patients anew into train, holdout and a third part that stands for the
 generator, and replaces a share of the third part by edited copies of train images. The oracle is told which samples are
 copies: no test that looks only at the labels of matched patients can do better. Distances between all images and their
-edited versions are computed once, and the first audit is held against `medtrust.stats.copy_test`.
+other versions are computed once, and the first audit is held against `medtrust.stats.copy_test`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import torch
-from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))
+from power_data import COPY, FAULTS, FRESH, embedded, extractor_of, load
+
+from medtrust.cache import FeatureStore
 from medtrust.seeding import derive_seed
 from medtrust.stats import (
-    LIGHT_EDITS,
     EnrichmentTest,
     Matches,
+    authentic,
+    closer_records,
     copy_test,
-    edit_image,
+    copying_z,
+    extreme_count_tail,
+    holm,
     hypergeometric_tail,
-    pixel_embedding,
+    nearest_cell,
     pixel_views,
     rank_patients,
+    two_shares_p,
 )
-from medtrust.types import FeatureMatrix, Intensity
+from medtrust.types import FeatureMatrix
 
-LEVELS = Intensity(0.0, 255.0, "level")
 SPLITS = ((600, 600), (1000, 250))
 RATES = (0.005, 0.01, 0.02, 0.05)
-NEGATIVES = ("fresh real", "under-dispersed", "over-dispersed")
+NEGATIVES = (FRESH, *FAULTS, "mode-dropping")
+KEPT = 0.6  # of the images a mode-dropping generator still makes
 FIXED = (5, 10, 20, 50)
 NEIGHBOURS = 5
+CELLS = 5
 ALPHA = 0.05
 
 
 class Table:
-    """Distances from each version of each image to every image.
+    """Distances from each version of each image to every image, and the cell of each version.
 
     Args:
-        images: [N, C, H, W] uint8.
+        features: Features [N, d] of every version; "fresh real" is what the others are compared with.
         groups: [N] patient numbers.
-        kinds: Versions to prepare: negatives and edits.
-        seed: Seed of the edits.
+        views: Further versions of the fresh images in which a copy counts; none outside the pixel space.
+        seed: Seed of the cells' centres.
     """
 
-    def __init__(self, images: np.ndarray, groups: np.ndarray, kinds: Iterable[str], seed: int) -> None:
-        self.groups = groups
-        rng = np.random.default_rng(seed)
-        base = embed(images)
-        self.views = partial(pixel_views, shape=(images.shape[1], min(images.shape[2], 32), min(images.shape[3], 32)))
-        self.embedded = {kind: embed(version(kind, images, rng)) for kind in kinds}
-        self.plain: dict[str, np.ndarray] = {}
-        self.viewed: dict[str, np.ndarray] = {}
-        seen = [base.double(), *self.views(base)]
-        for kind, rows in self.embedded.items():
-            self.plain[kind] = distances(rows, seen[:1])
-            self.viewed[kind] = distances(rows, seen)
-
-
-def version(kind: str, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Edit images, or make them those of a generator that copies nobody but has a fault."""
-    if kind == "fresh real":
-        return images
-    if kind in LIGHT_EDITS:
-        return np.stack([edit_image(image, kind, rng).round().astype(np.uint8) for image in images])
-    values = images.astype(np.float64)
-    if kind == "under-dispersed":
-        values = values.mean(0) + 0.5 * (values - values.mean(0))
-    else:
-        values = values + rng.normal(0, 25, values.shape)
-    return values.clip(0, 255).round().astype(np.uint8)
-
-
-def embed(images: np.ndarray) -> torch.Tensor:
-    return pixel_embedding(torch.from_numpy(images), LEVELS)
+    def __init__(self, features: dict[str, torch.Tensor], groups: np.ndarray, views: Callable | None, seed: int):
+        self.groups, self.views, self.features = groups, views, features
+        base = features[FRESH]
+        seen = [base.double(), *(views(base) if views else ())]
+        self.plain = {kind: distances(rows, seen[:1]) for kind, rows in features.items()}
+        self.viewed = {k: distances(rows, seen) for k, rows in features.items()} if views else self.plain
+        chosen = np.random.default_rng(seed).choice(len(base), CELLS, replace=False)
+        centres = base[torch.from_numpy(chosen)].double()
+        for _ in range(10):
+            cells = torch.from_numpy(nearest_cell(base, centres))
+            centres = torch.stack([base[cells == c].double().mean(0) for c in range(CELLS)])
+        self.cells = {kind: nearest_cell(rows, centres) for kind, rows in features.items()}
 
 
 def distances(rows: torch.Tensor, versions: list[torch.Tensor]) -> np.ndarray:
@@ -102,42 +93,112 @@ def distances(rows: torch.Tensor, versions: list[torch.Tensor]) -> np.ndarray:
     return out
 
 
-def one_audit(
-    table: Table, split: tuple[int, int], kind: str, rate: float, samples: int, seed: int, test: EnrichmentTest
-) -> dict[str, float]:
-    """Run one audit; returns the p-value of each test."""
+@dataclass(frozen=True)
+class Deal:
+    """One random audit: rows of train and holdout, versions of the samples, and the sources of the copies."""
+
+    train: np.ndarray
+    holdout: np.ndarray
+    kinds: tuple[str, ...]
+    samples: np.ndarray
+    copies: int
+
+
+def deal(table: Table, split: tuple[int, int], kind: str, rate: float, samples: int, seed: int) -> Deal:
+    """Split the patients at random and draw the synthetic set."""
     rng = np.random.default_rng(seed)
     groups = table.groups
     people = rng.permutation(groups.max() + 1)
     part = np.full(len(people), 2)
     part[people[: sum(split)]] = 1
     part[people[: split[0]]] = 0
-    train, rest = np.flatnonzero(part[groups] == 0), np.flatnonzero(part[groups] == 2)
-    pool = np.flatnonzero(part[groups] < 2)
-    pool = pool[np.argsort(groups[pool], kind="stable")]
-    patients, starts = np.unique(groups[pool], return_index=True)
+    train, holdout, rest = (np.flatnonzero(part[groups] == side) for side in range(3))
     copies = round(rate * samples)
     sources = rng.choice(train, copies, replace=False)
-    edits = [LIGHT_EDITS[at % len(LIGHT_EDITS)] for at in range(copies)]
-    fresh = rng.choice(rest, samples - copies, replace=False)
+    if kind == "mode-dropping":  # only what looks like one of its images, drawn at random
+        rest = rest[np.argsort(table.plain[FRESH][rng.choice(rest)][rest])[: int(KEPT * len(rest))]]
+    fresh = rng.choice(rest, min(samples - copies, len(rest)), replace=False)
+    made = FRESH if kind == "mode-dropping" else kind
+    return Deal(train, holdout, (COPY,) * copies + (made,) * len(fresh), np.r_[sources, fresh], copies)
+
+
+def rows_of(kept: dict[str, np.ndarray], audit: Deal, columns: np.ndarray) -> np.ndarray:
+    """Distances of the samples to some images [m, len(columns)]."""
+    c = audit.copies
+    parts = [kept[COPY][np.ix_(audit.samples[:c], columns)]] if c else []
+    return np.concatenate([*parts, kept[audit.kinds[-1]][np.ix_(audit.samples[c:], columns)]])
+
+
+def ratio(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest patient and copy score, from distances to images sorted by patient."""
+    nearest = np.minimum.reduceat(rows, starts, axis=1)
+    few = np.sort(np.partition(nearest, NEIGHBOURS, axis=1)[:, : NEIGHBOURS + 1], axis=1)
+    return nearest.argmin(1), few[:, 0] / few[:, 1:].mean(1)
+
+
+def by_patient(rows: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort rows by patient: rows, patients, and where each patient starts."""
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    patients, starts = np.unique(groups[rows], return_index=True)
+    return rows, patients, starts
+
+
+def one_audit(
+    table: Table, split: tuple[int, int], kind: str, rate: float, samples: int, seed: int, test: EnrichmentTest
+) -> dict[str, float]:
+    """Run one audit; returns the p-value of each test, and 0 or 1 for rules without one."""
+    audit = deal(table, split, kind, rate, samples, seed)
+    found = close_pairs(table, audit, test)
+    found["extreme count"] = extreme(table, audit)
+    found["combined"] = float(holm([found["cpm"], found["extreme count"]]).min())
+    return found | others(table, audit)
+
+
+def close_pairs(table: Table, audit: Deal, test: EnrichmentTest) -> dict[str, float]:
+    """Close-pair membership, its oracle, and simpler forms of it."""
+    groups = table.groups
+    pool, patients, starts = by_patient(np.r_[audit.train, audit.holdout], groups)
+    in_train = np.isin(patients, groups[audit.train])
 
     def rank(kept: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        planted = [kept[edit][source][pool] for edit, source in zip(edits, sources, strict=True)]
-        rows = np.concatenate([np.reshape(planted, (copies, len(pool))), kept[kind][np.ix_(fresh, pool)]])
-        nearest = np.minimum.reduceat(rows, starts, axis=1)
-        few = np.sort(np.partition(nearest, NEIGHBOURS, axis=1)[:, : NEIGHBOURS + 1], axis=1)
-        best, score = nearest.argmin(1), few[:, 0] / few[:, 1:].mean(1)
-        ranked = rank_patients(Matches(best, best, few[:, 0], score))
-        return ranked, part[patients[best[ranked]]] == 0
+        best, score = ratio(rows_of(kept, audit, pool), starts)
+        ranked = rank_patients(Matches(best, best, score, score))
+        return ranked, in_train[best[ranked]]
 
     ranked, labels = rank(table.viewed)
-    _, plain = rank(table.plain)
-    copied = np.ones(len(set(groups[sources])), dtype=bool)
+    copied = np.ones(len(set(groups[audit.samples[: audit.copies]])), dtype=bool)
+    found = {"cpm": test(labels).p, "oracle": test(np.r_[copied, labels[ranked >= audit.copies]]).p}
+    plain = rank(table.plain)[1] if table.views else labels
+    return found | {"cpm, no views": test(plain).p, "fixed counts": fixed_count_p(test, plain)}
+
+
+def extreme(table: Table, audit: Deal) -> float:
+    """Samples whose copy score against train is below that of every holdout patient."""
+    groups = table.groups
+    train, _, starts = by_patient(audit.train, groups)
+    holdout, _, first = by_patient(audit.holdout, groups)
+    synthetic = ratio(rows_of(table.viewed, audit, train), starts)[1]
+    real = np.minimum.reduceat(ratio(table.viewed[FRESH][np.ix_(holdout, train)], starts)[1], first)
+    return extreme_count_tail(int((synthetic < real.min()).sum()), len(synthetic), len(real))
+
+
+def others(table: Table, audit: Deal) -> dict[str, float]:
+    """The usual numbers: C_T, the distance to the closest record, and authenticity."""
+    groups, fresh = table.groups, table.plain[FRESH]
+    made = audit.kinds[-1]
+    to_train = rows_of(table.plain, audit, audit.train)
+    real = fresh[np.ix_(audit.holdout, audit.train)]
+    cells = np.r_[table.cells[COPY][audit.samples[: audit.copies]], table.cells[made][audit.samples[audit.copies :]]]
+    low = closer_records(to_train.min(1), real.min(1))
+    within = fresh[np.ix_(audit.train, audit.train)].copy()
+    within[groups[audit.train][:, None] == groups[audit.train]] = np.inf
+    own = within.min(1)
+    genuine = [int(authentic(d.min(1), d.argmin(1), own).sum()) for d in (to_train, real)]
+    z = copying_z(to_train.min(1), real.min(1), cells, table.cells[FRESH][audit.holdout])[0]
     return {
-        "cpm": test(labels).p,
-        "cpm, no views": test(plain).p,
-        "fixed counts, no views": fixed_count_p(test, plain),
-        "oracle": test(np.r_[copied, labels[ranked >= copies]]).p,
+        "C_T": float(z >= -3),  # the usual rule
+        "DCR": float(low[0] >= low[1]),
+        "authenticity": two_shares_p(genuine[0], len(to_train), genuine[1], len(real)),
     }
 
 
@@ -155,48 +216,46 @@ def fixed_count_p(test: EnrichmentTest, labels: np.ndarray) -> float:
 
 def check_against_product(table: Table, split: tuple[int, int], samples: int) -> None:
     """Stop unless this file's ranking gives the same statistic as the product's own test."""
-    test = EnrichmentTest(*split, seed=0)
-    rng = np.random.default_rng(0)
-    groups = table.groups
-    people = rng.permutation(groups.max() + 1)
-    ours = one_audit(table, split, "fresh real", 0.0, samples, 0, test)["cpm"]
-    rows = [np.flatnonzero(np.isin(groups, people[a:b])) for a, b in ((0, split[0]), (split[0], sum(split)))]
-    rest = np.flatnonzero(np.isin(groups, people[sum(split) :]))
-    rng.choice(np.flatnonzero(np.isin(groups, people[: split[0]])), 0, replace=False)
-    base = table.embedded["fresh real"]
-    train, holdout = (FeatureMatrix(base[r], tuple(map(str, groups[r])), ("",) * len(r), "pixels", "") for r in rows)
-    fresh = rng.choice(rest, samples, replace=False)
-    product = copy_test(train, holdout, base[fresh], seed=0, views=table.views)
+    audit = deal(table, split, FRESH, 0.0, samples, 0)
+    ours = close_pairs(table, audit, EnrichmentTest(*split, seed=0))["cpm"]
+    base, names = table.features[FRESH], [str(g) for g in table.groups]
+    train, holdout = (
+        FeatureMatrix(base[rows], tuple(names[i] for i in rows), ("",) * len(rows), "", "")
+        for rows in (audit.train, audit.holdout)
+    )
+    product = copy_test(train, holdout, base[audit.samples], seed=0, views=table.views)
     if abs(product.p - ours) > 0.01:
         raise SystemExit(f"this benchmark ranks differently from the product: p {ours} against {product.p}")
 
 
-def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read images [N, C, H, W] uint8 of one size, and the number of each image's patient [N]."""
-    if path.is_dir():
-        with (path / "manifest.csv").open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        images = np.stack([np.asarray(Image.open(path / row["file"]).convert("RGB")) for row in rows])
-        names = np.array([row["patient"] for row in rows])
-    else:
-        archive = np.load(path, allow_pickle=False)
-        images, names = archive["images"], archive["groups"]
-    return images.transpose(0, 3, 1, 2), np.unique(names, return_inverse=True)[1]
+def make_table(data: Path, space: str, kinds: Iterable[str], seed: int, cache: Path) -> Table:
+    """Load the images and embed every version of them."""
+    images, groups, _ = load(data)
+    store, extractor = FeatureStore(cache / "features"), extractor_of(space, cache)
+    every = np.arange(len(images))
+    features = {kind: embedded(extractor, images, kind, every, seed, store) for kind in kinds}
+    if getattr(extractor, "standardise", False):
+        mean, sd = features[FRESH].mean(0), features[FRESH].std(0).clamp_min(1e-6)
+        features = {kind: (rows - mean) / sd for kind, rows in features.items()}
+    shape = (images.shape[1], min(images.shape[2], 32), min(images.shape[3], 32))
+    return Table(features, groups, partial(pixel_views, shape=shape) if space == "pixels" else None, seed)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("data", type=Path, help="folder with manifest.csv, or .npz")
+    parser.add_argument("--space", default="pixels", help="feature space in which copies are looked for")
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--samples", type=int, default=700, help="synthetic images per audit")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=Path(platformdirs.user_cache_dir("medtrust")))
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     args = parser.parse_args(argv)
     began = time.perf_counter()
-    table = Table(*load(args.data), [*NEGATIVES, *LIGHT_EDITS], args.seed)
+    table = make_table(args.data, args.space, (FRESH, COPY, *FAULTS), args.seed, args.cache)
     check_against_product(table, SPLITS[0], args.samples)
     print(f"distances ready after {time.perf_counter() - began:.0f} s", flush=True)
-    cases = [(kind, 0.0) for kind in NEGATIVES] + [(NEGATIVES[0], rate) for rate in RATES]
+    cases = [(kind, 0.0) for kind in NEGATIVES] + [(FRESH, rate) for rate in RATES]
     rows = []
     for split in SPLITS:
         test = EnrichmentTest(*split, seed=args.seed)
@@ -212,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
         machine = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
         report = {
             "repetitions": args.repetitions, "samples": args.samples, "seed": args.seed, "data": args.data.name,
-            "edits": LIGHT_EDITS, "alpha": ALPHA, "machine": machine, "rows": rows,
+            "space": args.space, "alpha": ALPHA, "machine": machine, "rows": rows,
         }  # fmt: skip
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

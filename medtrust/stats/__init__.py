@@ -1,15 +1,8 @@
 """Statistics on features: distances between sets, their intervals, and resampling by patient."""
 
 from medtrust.stats.copying import CopyTest, Matches, Pool, copy_score, copy_test, rank_patients
-from medtrust.stats.copying_power import (
-    Planted,
-    copy_power,
-    copy_size,
-    detection_auc,
-    plant,
-    real_matches,
-    split_p,
-)
+from medtrust.stats.copying_power import Planted, copy_power, copy_size, detection_auc, plant, real_matches, split_p
+from medtrust.stats.diagnostics import authentic, closer_records, copying_z, fld_gap, nearest_cell, two_shares_p
 from medtrust.stats.discrimination import Discrimination, auc_test, discriminate
 from medtrust.stats.embedding import pixel_embedding, pixel_views
 from medtrust.stats.enrichment import Enrichment, EnrichmentTest
@@ -57,19 +50,23 @@ __all__ = [
     "Planted",
     "Pool",
     "auc_test",
+    "authentic",
     "benjamini_hochberg",
     "clopper_pearson",
+    "closer_records",
     "conformal_p",
     "copy_power",
     "copy_score",
     "copy_size",
     "copy_test",
+    "copying_z",
     "detection_auc",
     "discriminate",
     "edit_image",
     "extreme_count_tail",
     "fd_infinity",
     "fewest_flagged",
+    "fld_gap",
     "frechet_distance",
     "frechet_distances",
     "frechet_interval",
@@ -85,10 +82,11 @@ __all__ = [
     "manifold_interval",
     "mean_noise",
     "min_detectable",
-    "pixel_embedding",
-    "pixel_views",
+    "nearest_cell",
     "pair_mean",
     "patient_pairs",
+    "pixel_embedding",
+    "pixel_views",
     "plant",
     "rank_patients",
     "real_matches",
@@ -97,4 +95,5 @@ __all__ = [
     "split_patients",
     "subsample",
     "t_quantile",
+    "two_shares_p",
 ]
