@@ -28,7 +28,7 @@ from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
     from medtrust.config import Config
-    from medtrust.extraction import Survey
+    from medtrust.extraction import Embedder, Survey
     from medtrust.host import Host
     from medtrust.images import ImageSet
     from medtrust.report import TrustReport
@@ -163,8 +163,8 @@ def audit(
 
     surveys = _survey(sets, extractors, declared, cache_dir, batch_size, workers, progress)
     clock.mark("features")
-    data, matrices = _data_of(sets, surveys, extractors)
-    outcome = run_plan(plan, host, data, matrices, declared, progress)
+    data, matrices, embed = _data_of(sets, surveys, extractors, declared)
+    outcome = run_plan(plan, host, data, matrices, declared, progress, embed=embed, generator=generator)
     clock.mark("metrics")
 
     found = list(outcome.results)
@@ -311,16 +311,22 @@ def _survey(
 
 
 def _data_of(
-    sets: Mapping[SetName, ImageSet], surveys: Mapping[SetName, Survey], extractors: Mapping[str, Any]
-) -> tuple[dict[SetName, SetData], dict[str, dict[SetName, FeatureMatrix]]]:
-    from medtrust.extraction import standardise
+    sets: Mapping[SetName, ImageSet],
+    surveys: Mapping[SetName, Survey],
+    extractors: Mapping[str, Any],
+    intensity: Intensity,
+) -> tuple[dict[SetName, SetData], dict[str, dict[SetName, FeatureMatrix]], dict[str, Embedder]]:
+    from medtrust.extraction import Embedder, Scaling, standardise
 
     data = {name: SetData(name, images, images.patients, surveys[name].digests) for name, images in sets.items()}
     matrices: dict[str, dict[SetName, FeatureMatrix]] = {}
+    embed: dict[str, Embedder] = {}
     for space, extractor in extractors.items():
         raw = {name: survey.features[space] for name, survey in surveys.items()}
-        matrices[space] = standardise(raw) if getattr(extractor, "standardise", False) else raw
-    return data, matrices
+        scaled = getattr(extractor, "standardise", False)
+        matrices[space] = standardise(raw) if scaled else raw
+        embed[space] = Embedder(extractor, intensity, Scaling.of(raw) if scaled else None)
+    return data, matrices, embed
 
 
 def _run_facts(

@@ -7,7 +7,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,24 +28,33 @@ from medtrust.types import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from medtrust.host import Contribution, Host
     from medtrust.progress import Progress
 
 __all__ = ["Job", "Plan", "RunOutcome", "make_plan", "run_plan"]
 
 
+NO_GENERATOR = (
+    "needs the generator itself, to look inside it; the synthetic set is a folder of images. "
+    "Give --synthetic kind:path, see `medtrust plugins list`"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One metric in one feature space (empty where it needs none)."""
+    """One metric in one feature space (empty where it needs none), or in several at once."""
 
     contribution: Contribution
     spec: MetricSpec
     space: str
+    together: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Result ids: with the space in brackets where the user chose it, without where the metric did."""
-        bracket = f"[{self.space}]" if self.space and not self.spec.spaces else ""
+        bracket = f"[{self.space}]" if self.space and self.space not in self.spec.spaces and not self.together else ""
         return tuple(f"{base}{bracket}" for base in self.spec.result_ids)
 
 
@@ -116,18 +125,35 @@ def make_plan(
     spaces: dict[str, Contribution] = {}
     for contribution in contributions:
         spec: MetricSpec = contribution.spec
-        wanted = (spec.spaces or chosen) if "features" in spec.needs else ("",)
-        for space in wanted:
-            job = Job(contribution, spec, space)
+        wanted = _spaces_of(spec, chosen, (options or {}).get(contribution.plugin, {}), host)
+        groups = [(wanted[0], wanted)] if spec.together else [(space, ()) for space in wanted]
+        for space, together in groups:
+            job = Job(contribution, spec, space, together)
             if contribution.status != "ok":
                 skipped += _rows(job, "skipped", contribution.status)
                 continue
-            if space:
-                spaces.setdefault(space, _usable_space(host, space))
+            for name in together or (space,):
+                if name:
+                    spaces.setdefault(name, _usable_space(host, name))
             jobs.append(job)
     if not jobs:
         raise SelectionError("no metric is left to run; see `medtrust plugins list` for what is installed")
     return Plan(tuple(jobs), spaces, tuple(skipped), seed, level, options or {}, demands or {})
+
+
+def _spaces_of(spec: MetricSpec, chosen: tuple[str, ...], options: Mapping[str, Any], host: Host) -> tuple[str, ...]:
+    """Name the spaces a metric computes in, empty for one that needs no features."""
+    if "features" not in spec.needs:
+        return ("",)
+    asked = options.get(spec.spaces_option) if spec.spaces_option else None
+    if asked is None:
+        return spec.spaces or chosen
+    if not isinstance(asked, (list, tuple)) or not asked or not all(isinstance(name, str) for name in asked):
+        raise ConfigError(
+            f"option {spec.spaces_option} of metric {spec.name} is {asked!r}; give a list of feature spaces, "
+            'such as ["pixels"]'
+        )
+    return tuple(_canonical(host, name) for name in dict.fromkeys(asked))
 
 
 def _canonical(host: Host, name: str) -> str:
@@ -149,6 +175,9 @@ def run_plan(
     features: Mapping[str, Mapping[SetName, FeatureMatrix]],
     intensity: Intensity,
     progress: Progress,
+    *,
+    embed: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    generator: Any = None,
 ) -> RunOutcome:
     """Run every job on its own copy of the features; whatever one does, the others get the same input.
 
@@ -159,6 +188,8 @@ def run_plan(
         features: Per space and set, the features of `sets`.
         intensity: Declared range of all sets.
         progress: Where to report.
+        embed: Per space, the map from further images to features like those in `features`.
+        generator: What made the synthetic set, where that is known.
     """
     results: list[Result] = list(plan.skipped)
     failures: list[PluginFailure] = []
@@ -167,7 +198,7 @@ def run_plan(
         for job in plan.jobs:
             began = time.perf_counter()
             host.fire("medtrust_before_metric", plan=plan, metric=job.spec)
-            rows, failure = _run_job(job, plan, host, sets, features.get(job.space, {}), intensity)
+            rows, failure = _run_job(job, plan, host, sets, features, intensity, embed or {}, generator)
             seconds[job.ids[0]] = time.perf_counter() - began
             if failure is not None:
                 failures.append(failure)
@@ -184,23 +215,36 @@ def _run_job(
     plan: Plan,
     host: Host,
     sets: Mapping[SetName, SetData],
-    features: Mapping[SetName, FeatureMatrix],
+    features: Mapping[str, Mapping[SetName, FeatureMatrix]],
     intensity: Intensity,
+    embed: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
+    generator: Any,
 ) -> tuple[list[Result], PluginFailure | None]:
+    if "generator" in job.spec.needs and generator is None:
+        return _rows(job, "skipped", NO_GENERATOR), None
     too_few = _shortage(job.spec, sets)
     if too_few:
         return _rows(job, "insufficient", too_few), None
-    data = MetricInput(
-        train=_private(sets["train"], features),
-        synthetic=_private(sets["synthetic"], features),
-        holdout=_private(sets["holdout"], features) if "holdout" in sets else None,
-        intensity=intensity,
-        level=plan.level,
-        seed=derive_seed(plan.seed, "metric", job.contribution.full_name, job.space),
-        space=job.space,
-        options=plan.options.get(job.contribution.plugin, {}),
-        demand=next((plan.demands[name] for name in job.spec.result_ids if name in plan.demands), Demand()),
-    )
+
+    def given(space: str) -> MetricInput:
+        rows = features.get(space, {})
+        return MetricInput(
+            train=_private(sets["train"], rows),
+            synthetic=_private(sets["synthetic"], rows),
+            holdout=_private(sets["holdout"], rows) if "holdout" in sets else None,
+            intensity=intensity,
+            level=plan.level,
+            seed=derive_seed(plan.seed, "metric", job.contribution.full_name, space),
+            space=space,
+            options=plan.options.get(job.contribution.plugin, {}),
+            demand=next((plan.demands[name] for name in job.spec.result_ids if name in plan.demands), Demand()),
+            embed=embed.get(space),
+            generator=generator if "generator" in job.spec.needs else None,
+        )
+
+    data = given(job.space)
+    if job.together:
+        data = replace(data, by_space={space: given(space) for space in job.together})
     try:
         with _guarded():
             answer = host.load(job.contribution)().compute(data)
@@ -271,7 +315,7 @@ def _identified(result: Result, job: Job, row: str) -> Result:
         title=result.title or job.spec.title or base.split(".", 1)[1].replace("_", " "),
         metric=job.contribution.full_name,
         metric_version=job.spec.version,
-        features=job.space,
+        features=", ".join(job.together) or job.space,
         citation=result.citation or job.spec.citation,
     )
 

@@ -14,7 +14,7 @@ from medtrust.errors import DataError, PluginError
 from medtrust.progress import Progress, QuietProgress
 from medtrust.types import FeatureExtractor, FeatureMatrix, ImageRecord, Intensity, SetName
 
-__all__ = ["Survey", "standardise", "survey"]
+__all__ = ["Embedder", "Scaling", "Survey", "standardise", "survey"]
 
 SHARD_ROWS = 512  # new rows that are written together: what a kill can cost
 CONSTANT_SCALE = 0.01  # the spread that a column gets which is constant in train but not in another set
@@ -189,6 +189,42 @@ class _Space:
         return FeatureMatrix(values, patients, digests, self.name, self.digest, tuple(self.extractor.names))
 
 
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """The columns of a space that are kept, and the mean and spread they are given by train.
+
+    Args:
+        mean: [d] float64.
+        scale: [d] float64, positive.
+        kept: [d] bool.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    kept: torch.Tensor
+
+    @classmethod
+    def of(cls, matrices: Mapping[SetName, FeatureMatrix]) -> Scaling:
+        """Learn the scaling, see `standardise`.
+
+        Raises:
+            DataError: train is empty or missing.
+        """
+        if "train" not in matrices or not len(matrices["train"]):
+            raise DataError("features can only be standardised by a train set of at least one image")
+        train = matrices["train"].values.double()
+        mean, sd = train.mean(dim=0), train.std(dim=0, correction=0)
+        largest = train.abs().amax(dim=0)
+        constant = sd <= _RESOLUTION * largest
+        everything = torch.cat([matrix.values.double() for matrix in matrices.values()])
+        kept = ~(constant & ((everything - mean).abs() <= _RESOLUTION * largest).all(dim=0))
+        return cls(mean, torch.where(constant, torch.full_like(sd, CONSTANT_SCALE), sd), kept)
+
+    def apply(self, values: torch.Tensor) -> torch.Tensor:
+        """Scale features [N, d] to [N, d'] float32."""
+        return ((values.double() - self.mean) / self.scale)[:, self.kept].float()
+
+
 def standardise(matrices: Mapping[SetName, FeatureMatrix]) -> dict[SetName, FeatureMatrix]:
     """Give every column the mean 0 and the standard deviation 1 that it has in train.
 
@@ -205,18 +241,31 @@ def standardise(matrices: Mapping[SetName, FeatureMatrix]) -> dict[SetName, Feat
     Raises:
         DataError: train is empty or missing.
     """
-    if "train" not in matrices or not len(matrices["train"]):
-        raise DataError("features can only be standardised by a train set of at least one image")
-    train = matrices["train"].values.double()
-    mean, sd = train.mean(dim=0), train.std(dim=0, correction=0)
-    largest = train.abs().amax(dim=0)
-    constant = sd <= _RESOLUTION * largest
-    everything = torch.cat([matrix.values.double() for matrix in matrices.values()])
-    kept = ~(constant & ((everything - mean).abs() <= _RESOLUTION * largest).all(dim=0))
-    scale = torch.where(constant, torch.full_like(sd, CONSTANT_SCALE), sd)
+    scaling = Scaling.of(matrices)
+    kept = scaling.kept.tolist()
     out: dict[SetName, FeatureMatrix] = {}
     for name, matrix in matrices.items():
-        values = ((matrix.values.double() - mean) / scale)[:, kept].float()
-        names = tuple(c for c, keep in zip(matrix.names, kept.tolist(), strict=True) if keep) if matrix.names else ()
-        out[name] = replace(matrix, values=values, names=names)
+        names = tuple(c for c, keep in zip(matrix.names, kept, strict=True) if keep) if matrix.names else ()
+        out[name] = replace(matrix, values=scaling.apply(matrix.values), names=names)
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """The map from further images to features like those of the sets: for images that a metric edits itself.
+
+    Args:
+        extractor: The feature space.
+        intensity: Declared range of the sets.
+        scaling: As given to the sets; None where the space is not standardised.
+    """
+
+    extractor: FeatureExtractor
+    intensity: Intensity
+    scaling: Scaling | None = None
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images [N, C, H, W], in the unit of the sets, to features [N, d] float32."""
+        with torch.no_grad():
+            values = self.extractor.extract(images, self.intensity).to("cpu", torch.float32)
+        return values if self.scaling is None else self.scaling.apply(values)

@@ -80,6 +80,22 @@ class Two:
         return {"fidelity.up": Result(Estimate(1.0)), "diversity.down": Result(Estimate(data.seed % 7))}
 
 
+class Together:
+    """Answers with the spaces it was given, and embeds an image of its own."""
+
+    def compute(self, data):
+        seen = {space: float(each.train.matrix.mean()) for space, each in data.by_space.items()}
+        own = data.embed(torch.zeros(1, 1, 2, 2)) if data.embed else torch.zeros(1, 3)
+        return Result(Estimate(float(len(seen))), facts={**seen, "columns": own.shape[1], "space": data.space})
+
+
+class Inside:
+    """Asks the generator."""
+
+    def compute(self, data):
+        return Result(Estimate(float(data.generator.answer)))
+
+
 METRICS = {c.__name__.lower(): c for c in (Gap, Vandal, Crash, Quit, Shy, NotANumber, Wrong, Two)}
 
 
@@ -103,16 +119,43 @@ class Plugin:
             pillar="privacy",
             needs=("train", "holdout", "synthetic"),
         )
+        yield MetricSpec(
+            name="together",
+            version="1",
+            factory=f"{MODULE}:Together",
+            pillar="privacy",
+            needs=("train", "synthetic", "features"),
+            spaces=("plain",),
+            spaces_option="where",
+            together=True,
+        )
+        yield MetricSpec(
+            name="apart",
+            version="1",
+            factory=f"{MODULE}:Together",
+            pillar="privacy",
+            needs=("train", "synthetic", "features"),
+            spaces=("plain",),
+            spaces_option="where",
+        )
+        yield MetricSpec(
+            name="inside",
+            version="1",
+            factory=f"{MODULE}:Inside",
+            pillar="privacy",
+            needs=("train", "synthetic", "generator"),
+        )
 
     @hookimpl
     def medtrust_features(self):
         yield FeatureSpec(name="plain", version="1", factory=f"{MODULE}:Plain")
+        yield FeatureSpec(name="other", version="1", factory=f"{MODULE}:Plain")
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     module = python_types.ModuleType(MODULE)
-    for metric in METRICS.values():
+    for metric in (*METRICS.values(), Together, Inside):
         setattr(module, metric.__name__, metric)
     monkeypatch.setitem(sys.modules, MODULE, module)
     host = build_host(allow=[])
@@ -197,3 +240,42 @@ def test_unknown_names_are_found_before_anything_is_read(host):
         make_plan(host, metrics=["gap"], features=["plain"], seed=0, level=95)
     with pytest.raises(SelectionError):
         make_plan(host, metrics=[], features=["plain"], seed=0, level=0.95)
+
+
+def _run_with(host: Host, metric: str, options: dict | None = None, **more):
+    plan = make_plan(
+        host, metrics=[metric], features=["plain"], seed=0, level=0.95, options={"spoilers": options or {}}
+    )
+    sets, features = _sets()
+    features["other"] = features["plain"]
+    return plan, run_plan(plan, host, sets, features, INTENSITY, QuietProgress(), **more).results
+
+
+def test_an_option_names_the_spaces_of_a_metric(host):
+    """Each space is a job; those that the spec does not name carry brackets in their id."""
+    plan, rows = _run_with(host, "apart", {"where": ["plain", "other", "plain"]})
+    assert [row.id for row in rows] == ["privacy.apart", "privacy.apart[other]"]
+    assert set(plan.spaces) == {"plain", "other"}
+    assert [row.id for row in _run_with(host, "apart")[1]] == ["privacy.apart"]
+    for wrong in ("plain", [], [3]):
+        with pytest.raises(ConfigError, match="where"):
+            _run_with(host, "apart", {"where": wrong})
+
+
+def test_a_metric_may_see_its_spaces_together(host):
+    """One call, one answer, an input for each space, and the map for images of its own."""
+    embed = {"plain": lambda images: torch.zeros(len(images), 5)}
+    _, rows = _run_with(host, "together", {"where": ["plain", "other"]}, embed=embed)
+    assert [row.id for row in rows] == ["privacy.together"]
+    assert rows[0].estimate.value == 2
+    assert rows[0].features == "plain, other"
+    assert rows[0].facts["columns"] == 5
+
+
+def test_a_metric_that_needs_the_generator_is_skipped_without_one(host):
+    """A folder of images has no inside to look at; a generator is handed on."""
+    _, rows = _run_with(host, "inside")
+    assert rows[0].status == "skipped"
+    assert "folder of images" in rows[0].reason
+    _, rows = _run_with(host, "inside", generator=python_types.SimpleNamespace(answer=7))
+    assert rows[0].estimate.value == 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -11,6 +11,8 @@ from medtrust.types.results import Result
 
 if TYPE_CHECKING:
     import torch
+
+    Embed = Callable[[torch.Tensor], torch.Tensor]
 
 __all__ = [
     "Demand",
@@ -113,7 +115,23 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class MetricInput:
-    """Everything a metric may look at. `seed` is already derived for this metric: use it as it is."""
+    """Everything a metric may look at. `seed` is already derived for this metric: use it as it is.
+
+    Args:
+        train: What the generator was fitted on.
+        synthetic: What it made.
+        holdout: Real images it never saw, or None.
+        intensity: Declared range of all sets.
+        level: Confidence level of intervals.
+        seed: Root of the metric's own draws.
+        space: Feature space of `SetData.features`.
+        options: Options of the metric's plugin.
+        demand: What the policy asks.
+        embed: Maps images [N, C, H, W], in the unit of `intensity`, to features [N, d] as those of the sets, scaling
+            included: for images that a metric edits itself. None where the metric asked for no features.
+        by_space: For a metric that asked for its spaces together, one input per space; empty otherwise.
+        generator: The generator that made `synthetic`; None where it is a folder or the metric does not need it.
+    """
 
     train: SetData
     synthetic: SetData
@@ -124,6 +142,9 @@ class MetricInput:
     space: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     demand: Demand = field(default_factory=Demand)
+    embed: Embed | None = None
+    by_space: Mapping[str, MetricInput] = field(default_factory=dict)
+    generator: Any = None
 
     @property
     def alpha(self) -> float:

@@ -63,9 +63,13 @@ class MetricSpec(Spec):
 
     Args:
         pillar: The question it belongs to.
-        needs: Any of train, holdout, synthetic, images, features.
+        needs: Any of train, holdout, synthetic, images, features, generator. Without a generator, where the synthetic
+            set is a folder, the metric is skipped and the report says why.
         results: Ids it returns, "<pillar>.<name>"; empty means the one id made of pillar and name.
         spaces: Feature spaces it computes in; empty means every space the user chose, and the id gets "[space]".
+        spaces_option: Option of the plugin, a list of names, that replaces `spaces`; ids of spaces that `spaces` does
+            not name get "[space]".
+        together: One call sees all its spaces, in `MetricInput.by_space`, and answers once.
         direction: Which way is better.
         range: Smallest and largest possible value; None where unbounded.
         unit: Unit of the estimate.
@@ -81,6 +85,8 @@ class MetricSpec(Spec):
     needs: tuple[str, ...] = ("train", "synthetic")
     results: tuple[str, ...] = ()
     spaces: tuple[str, ...] = ()
+    spaces_option: str = ""
+    together: bool = False
     direction: Direction = "none"
     range: tuple[float | None, float | None] = (None, None)
     unit: str = ""
