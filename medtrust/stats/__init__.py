@@ -32,12 +32,15 @@ from medtrust.stats.resampling import (
     subsample,
     t_quantile,
 )
+from medtrust.stats.searching import DEFAULT_SEARCH, SEARCHES, image_versions
 from medtrust.stats.shifts import MeanNoise, mean_noise
 
 __all__ = [
+    "DEFAULT_SEARCH",
     "EDITS",
     "LIGHT_EDITS",
     "MANIFOLD_NAMES",
+    "SEARCHES",
     "CopyTest",
     "Discrimination",
     "Enrichment",
@@ -74,6 +77,7 @@ __all__ = [
     "half_sampling",
     "holm",
     "hypergeometric_tail",
+    "image_versions",
     "jackknife_se",
     "kid",
     "kid_interval",

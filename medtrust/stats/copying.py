@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from medtrust import ops
 from medtrust.errors import DataError, Insufficient
 from medtrust.stats.enrichment import Enrichment, EnrichmentTest
 from medtrust.types import FeatureMatrix
@@ -20,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Views = Callable[[torch.Tensor], Iterable[torch.Tensor]]
 
 NEIGHBOURS = 5
-_REFERENCE_ROWS, _QUERY_ROWS = 2048, 1024  # a tile of distances takes 16 MiB
+_REFERENCE_ROWS = 16384  # rows whose versions are held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def copy_score(
 
     The distance to a patient is that to the nearest of the patient's images. The score is the distance to the nearest
     patient over the mean distance to the `neighbours` next ones, so a query in a dense region is not suspicious for
-    being near to everybody. Time is O(m n d), memory O(m + n) beyond the input.
+    being near to everybody. Time is O(m n d), memory O(m + tile) beyond the input.
 
     Args:
         queries: [m, d] features, float32 or float64.
@@ -79,62 +81,92 @@ def copy_score(
         if not bool(torch.isfinite(values).all()):
             raise Insufficient(f"{name} features hold values that are not finite: look for broken images")
     k = min(neighbours + 1, n_patients - (exclude is not None))
-    m = len(queries)
-    best = torch.full((m, k), torch.inf, dtype=torch.float64)
-    who = torch.zeros((m, k), dtype=torch.int64)
-    row = torch.zeros((m, k), dtype=torch.int64)
-    for rows, local, first_code in _tiles(codes):
-        versions = [reference[rows].double()]
-        versions += [view.double() for view in (views(versions[0]) if views else ())]
-        for at in range(0, m, _QUERY_ROWS):
-            tile = slice(at, at + _QUERY_ROWS)
-            squared, nearest = _patient_distances(queries[tile].double(), versions, local)
-            if banned is not None:
-                inside = (banned[tile] >= first_code) & (banned[tile] < first_code + squared.shape[1])
-                squared[inside.nonzero()[:, 0], banned[tile][inside] - first_code] = torch.inf
-            candidates = torch.cat([best[tile], squared], dim=1)
-            codes_here = torch.arange(first_code, first_code + squared.shape[1]).expand_as(squared)
-            best[tile], chosen = candidates.topk(k, dim=1, largest=False)
-            who[tile] = torch.cat([who[tile], codes_here], dim=1).gather(1, chosen)
-            row[tile] = torch.cat([row[tile], rows[nearest]], dim=1).gather(1, chosen)
-    distance = best.sqrt()
+    kind = torch.promote_types(queries.dtype, reference.dtype)
+    kind = kind if kind in (torch.float32, torch.float64) else torch.float64
+    wanted, of_row = queries.to(kind), torch.from_numpy(codes)
+    best: _Near | None = None
+    step = _REFERENCE_ROWS if views else max(1, len(reference))
+    for start in range(0, len(reference), step):
+        rows = torch.arange(start, min(start + step, len(reference)))
+        block = reference[rows]
+        for version in (block, *(views(block) if views else ())):
+            found = _nearest_patients(wanted, version.to(kind), of_row[rows], k, banned)
+            found = _Near(found.distance, found.patient, found.row + start)
+            best = found if best is None else _first_of_each(_Near(*map(_joined, best, found)), k)
+    assert best is not None
+    distance = best.distance
     scale = distance[:, 1:].mean(dim=1)
     score = torch.where(scale > 0, distance[:, 0] / scale, torch.ones_like(scale))
-    return Matches(who[:, 0].numpy(), row[:, 0].numpy(), distance[:, 0].numpy(), score.numpy())
+    return Matches(best.patient[:, 0].numpy(), best.row[:, 0].numpy(), distance[:, 0].numpy(), score.numpy())
 
 
-def _tiles(codes: Ints) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Cut the reference into tiles of whole patients: rows, patient of each row inside the tile, first patient."""
-    order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(codes.max() + 2))
-    first = 0
-    while first < len(starts) - 1:
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _REFERENCE_ROWS, side="right")) - 1)
-        rows = order[starts[first] : starts[last]]
-        yield torch.from_numpy(rows), torch.from_numpy(codes[rows] - first), first
-        first = last
+class _Near(NamedTuple):
+    """The nearest patients of each query, the nearest first: distance, patient and reference row, [m, k] each."""
+
+    distance: torch.Tensor
+    patient: torch.Tensor
+    row: torch.Tensor
 
 
-def _patient_distances(
-    queries: torch.Tensor, versions: list[torch.Tensor], local: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared distance of each query to each patient of a tile [t, g], and the tile row that attains it [t, g]."""
-    squared: torch.Tensor | None = None
-    norms = queries.square().sum(dim=1, keepdim=True)
-    for version in versions:
-        now = torch.addmm(norms + version.square().sum(dim=1), queries, version.T, alpha=-2)
-        squared = now if squared is None else torch.minimum(squared, now)
-    assert squared is not None
-    squared.clamp_(min=0)
-    groups = int(local[-1]) + 1
-    places = torch.arange(len(local)).expand_as(squared)
-    if groups == len(local):
-        return squared, places
-    index = local.expand_as(squared)
-    smallest = squared.new_full((len(queries), groups), torch.inf).scatter_reduce(1, index, squared, "amin")
-    attains = torch.where(squared == smallest.gather(1, index), places, len(local))
-    nearest = attains.new_full((len(queries), groups), len(local)).scatter_reduce(1, index, attains, "amin")
-    return smallest, nearest
+def _joined(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.cat([a, b], dim=1)
+
+
+def _nearest_patients(
+    queries: torch.Tensor, reference: torch.Tensor, codes: torch.Tensor, k: int, banned: torch.Tensor | None
+) -> _Near:
+    """Find the k nearest patients of some reference rows; where fewer are there, the rest is at infinity."""
+    largest = int(torch.bincount(codes).max())
+    allowed = len(reference) - (largest if banned is not None else 0)  # rows that every query may be matched to
+    if allowed < 1:
+        return _every_patient(queries, reference, codes, k, banned)
+    exclude = None if banned is None else (banned, codes)
+    count = min(allowed, k if largest == 1 else 2 * k)
+    near = ops.nearest(queries, reference, count, exclude)
+    found = _first_of_each(_Near(near.distances, codes[near.indices], near.indices), k)
+    present = len(torch.unique(codes)) - (banned is not None)
+    short = found.distance[:, min(k, present) - 1].isinf().nonzero().flatten() if present > 0 else torch.arange(0)
+    if len(short):  # some patients took all places: look at every row for these queries alone
+        barred = None if banned is None else banned[short]
+        for place, part in zip(found, _every_patient(queries[short], reference, codes, k, barred), strict=True):
+            place[short] = part
+    return found
+
+
+def _every_patient(
+    queries: torch.Tensor, reference: torch.Tensor, codes: torch.Tensor, k: int, banned: torch.Tensor | None
+) -> _Near:
+    """As `_nearest_patients`, by the distance to every row, few queries at a time."""
+    parts: list[_Near] = []
+    step = max(1, 2**22 // len(reference))
+    for at in range(0, len(queries), step):
+        some = queries[at : at + step].double()
+        squared = torch.stack([(reference.double() - query).square().sum(1) for query in some])
+        if banned is not None:
+            squared[banned[at : at + step, None] == codes] = torch.inf
+        order = squared.argsort(dim=1, stable=True)
+        near = _Near(squared.gather(1, order).sqrt(), codes[order], order)
+        parts.append(_first_of_each(near, k))
+    if not parts:
+        return _Near(torch.zeros(0, k, dtype=torch.float64), *(torch.zeros(0, k, dtype=torch.int64) for _ in range(2)))
+    return _Near(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
+def _first_of_each(near: _Near, k: int) -> _Near:
+    """Sort by distance, keep the nearest row of each patient, and of these the first k."""
+    distance, order = near.distance.sort(dim=1, stable=True)
+    patient, row = near.patient.gather(1, order), near.row.gather(1, order)
+    by_patient, place = patient.sort(dim=1, stable=True)
+    again = torch.zeros_like(by_patient, dtype=torch.bool)
+    again[:, 1:] = by_patient[:, 1:] == by_patient[:, :-1]
+    distance = distance.masked_fill(torch.zeros_like(again).scatter(1, place, again), torch.inf)
+    distance, order = distance.sort(dim=1, stable=True)
+    patient, row = patient.gather(1, order), row.gather(1, order)
+    missing = k - distance.shape[1]
+    if missing > 0:
+        distance = torch.nn.functional.pad(distance, (0, missing), value=torch.inf)
+        patient, row = (torch.nn.functional.pad(each, (0, missing)) for each in (patient, row))
+    return _Near(distance[:, :k], patient[:, :k], row[:, :k])
 
 
 @dataclass(frozen=True, slots=True)

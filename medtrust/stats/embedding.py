@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from medtrust.errors import DataError
+from medtrust.stats.searching import DEFAULT_SEARCH, image_versions
 from medtrust.types import Intensity
 
-__all__ = ["PIXEL_SIDE", "VIEW_CROP", "pixel_embedding", "pixel_views"]
+__all__ = ["PIXEL_SIDE", "pixel_embedding", "pixel_views"]
 
 PIXEL_SIDE = 32
-VIEW_CROP = 0.9
 _FLAT = 1e-9  # root-mean-square contrast, as a share of the declared range, below which an image counts as constant
 
 
@@ -43,26 +43,21 @@ def pixel_embedding(images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
     return _centre(scaled.flatten(1)).float()
 
 
-def pixel_views(rows: torch.Tensor, shape: tuple[int, int, int]) -> Iterator[torch.Tensor]:
-    """Make the versions of embedded images in which a copy still counts as one: mirrored, and 90 % crops.
+def pixel_views(
+    rows: torch.Tensor, shape: tuple[int, int, int], kinds: Sequence[str] = DEFAULT_SEARCH
+) -> Iterator[torch.Tensor]:
+    """Make the versions of embedded images in which a copy still counts as one: mirrored, and 90 % crops, unless told.
 
     Args:
         rows: [N, C·h·w] rows from `pixel_embedding`.
         shape: (C, h, w) of the embedded image.
+        kinds: See `image_versions`.
 
     Yields:
-        The mirror image, then the crops at the four corners and the centre scaled back; each [N, C·h·w] float64.
+        [N, C·h·w] float64, by default the mirror image, then the crops at the four corners and the centre.
     """
-    small = rows.double().reshape(len(rows), *shape)
-    yield small.flip(3).flatten(1)
-    for y, x in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5)):
-        yield _centre((_zoom(shape[1], y) @ small @ _zoom(shape[2], x).T).flatten(1))
-
-
-def _zoom(side: int, start: float) -> torch.Tensor:
-    """Linear interpolation [side, side] scaling a 90 % stretch, from the first (0) to the last (1), to full size."""
-    centres = (torch.arange(side, dtype=torch.float64) + 0.5) * VIEW_CROP + start * (1 - VIEW_CROP) * side - 0.5
-    return (1 - (centres.clamp(0, side - 1)[:, None] - torch.arange(side)).abs()).clamp_min(0)
+    for version in image_versions(rows.double().reshape(len(rows), *shape), kinds):
+        yield _centre(version.flatten(1))
 
 
 def _centre(flat: torch.Tensor) -> torch.Tensor:
