@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -133,7 +135,8 @@ def fld_gap(train: torch.Tensor, holdout: torch.Tensor, synthetic: torch.Tensor)
     log_var = torch.full((len(centres),), typical, dtype=torch.float64).log()
 
     def joint(distance: torch.Tensor) -> torch.Tensor:
-        return -0.5 * distance / log_var.exp() - 0.5 * columns * (log_var + np.log(2 * np.pi))
+        terms: torch.Tensor = distance / log_var.exp() + columns * (log_var + math.log(2 * math.pi))
+        return -0.5 * terms
 
     for _ in range(_EM_STEPS):
         share = joint(squared[0]).softmax(dim=1)
