@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,10 +10,20 @@ import numpy.typing as npt
 import torch
 
 from medtrust.errors import ConfigError, DataError, Insufficient
-from medtrust.stats import clopper_pearson, conformal_p, copy_score, pixel_views
+from medtrust.stats import (
+    DEFAULT_SEARCH,
+    SEARCHES,
+    clopper_pearson,
+    conformal_p,
+    copy_score,
+    image_versions,
+    pixel_embedding,
+    pixel_views,
+)
 from medtrust.stats.copying import Views
 from medtrust.stats.embedding import PIXEL_SIDE
 from medtrust.types import FeatureMatrix, Interval, MetricInput, SetData
+from medtrust_privacy.linking import keep_one_of_linked
 
 __all__ = [
     "AgainstTrain",
@@ -22,6 +32,7 @@ __all__ = [
     "patient_codes",
     "patient_minimum",
     "effect_option",
+    "search_option",
     "share_option",
 ]
 
@@ -31,23 +42,68 @@ MIN_DISTINCT = 10
 
 
 class Trio:
-    """Train, holdout and synthetic with features that a copy test can work on.
+    """Train, holdout and synthetic with features that a copy test can work on, each person once.
+
+    Patients who share an image are linked, and one of each linked group stays (`keep_one_of_linked`). Where the search
+    for copies is widened by the option `search`, the pixel space makes the further versions from its rows; any other
+    space embeds further versions of the images as more images of the same patients.
 
     Args:
-        data: Input of the metric; needs features of all three sets.
+        data: Input of the metric; needs features of all three sets. Option `search`: what else a copy may have
+            undergone, any of `SEARCHES`.
 
     Raises:
         Insufficient: No holdout, features that are not finite, or a set that holds hardly any different images.
-        DataError: The features are not the pixel embedding of the images.
+        DataError: The features are not the pixel embedding of the images, and nothing can embed edited images.
+        ConfigError: The option names an unknown search.
     """
 
     def __init__(self, data: MetricInput) -> None:
         if data.holdout is None:
             raise Insufficient("needs a holdout set: real images of patients whom the generator never saw")
-        self.train, self.holdout, self.synthetic = (
-            _checked(each) for each in (data.train, data.holdout, data.synthetic)
+        train, holdout, self.synthetic = (_checked(each) for each in (data.train, data.holdout, data.synthetic))
+        self.data, self.search = data, search_option(data)
+        shape = _pixel_shape(data.train)
+        self.views: Views | None = partial(pixel_views, shape=shape, kinds=self.search) if shape else None
+        if shape is None and data.embed is None:
+            raise DataError(
+                f"feature space {train.space} has {train.values.shape[1]} columns, which is not medtrust's own pixel "
+                "embedding, and there is no way to embed edited copies in it: run it through an audit"
+            )
+        self.linked = keep_one_of_linked(train, holdout, data.seed, near=shape is not None)
+        self.index = {"train": self.linked.train, "holdout": self.linked.holdout}
+        self.train, self.holdout = _rows_of(train, self.index["train"]), _rows_of(holdout, self.index["holdout"])
+        if shape is None and self.search:
+            self.train = self._widened(self.train, data.train, "train")
+            self.holdout_versions = self._widened(self.holdout, data.holdout, "holdout")
+        else:
+            self.holdout_versions = self.holdout
+
+    def image(self, name: str, row: int) -> int:
+        """Index in its set of the image that a row of `train` or `holdout_versions` was made of."""
+        index = self.index[name]
+        return int(index[row % len(index)])
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed further images [N, C, H, W] as the sets are embedded."""
+        if self.data.embed is not None:
+            return self.data.embed(images)
+        return pixel_embedding(images, self.data.intensity)
+
+    def _widened(self, features: FeatureMatrix, data: SetData, name: str) -> FeatureMatrix:
+        """Add a row for each further version of each image, version by version."""
+        rows: list[torch.Tensor] = []
+        for index in self.index[name].tolist():
+            image = torch.from_numpy(np.ascontiguousarray(data.images[index].pixels, dtype=np.float64))[None]
+            rows.append(self.embed(torch.cat(list(image_versions(image, self.search)))))
+        versions = torch.stack(rows, dim=1)  # [V, n, d]
+        times = len(versions) + 1
+        return replace(
+            features,
+            values=torch.cat([features.values, versions.flatten(0, 1).to(features.values.dtype)]),
+            patients=features.patients * times,
+            digests=features.digests * times,
         )
-        self.views = _views(data.train)
 
     def against_train(self, seed: int) -> AgainstTrain:
         """Score synthetic and holdout images against train alone; `seed` chooses one image of each holdout patient."""
@@ -91,18 +147,41 @@ def _checked(data: SetData) -> FeatureMatrix:
     return data.features
 
 
-def _views(train: SetData) -> Views:
-    """Make the views of the pixel space from the shape of its images."""
+def _pixel_shape(train: SetData) -> tuple[int, int, int] | None:
+    """Shape of the rows of medtrust's own pixel embedding; None where the features are of another space."""
     assert train.features is not None
+    if train.features.space != "pixels":
+        return None
     channels, height, width = train.images[0].pixels.shape
     shape = (channels, min(height, PIXEL_SIDE), min(width, PIXEL_SIDE))
-    columns = train.features.values.shape[1]
-    if columns != shape[0] * shape[1] * shape[2]:
-        raise DataError(
-            f"feature space {train.features.space} has {columns} columns, but copies are planted in medtrust's own "
-            f"pixel embedding {shape}: disable the plugin that replaces it"
-        )
-    return partial(pixel_views, shape=shape)
+    return shape if train.features.values.shape[1] == shape[0] * shape[1] * shape[2] else None
+
+
+def _rows_of(features: FeatureMatrix, rows: npt.NDArray[np.int64]) -> FeatureMatrix:
+    if len(rows) == len(features):
+        return features
+    keep = rows.tolist()
+    return replace(
+        features,
+        values=features.values[torch.from_numpy(rows)],
+        patients=tuple(features.patients[i] for i in keep),
+        digests=tuple(features.digests[i] for i in keep),
+    )
+
+
+def search_option(data: MetricInput) -> tuple[str, ...]:
+    """Read what else a copy may have undergone: the option `search`, else mirror and crops in the pixel space alone.
+
+    Raises:
+        ConfigError: It is no list of known searches.
+    """
+    asked = data.options.get("search")
+    if asked is None:
+        return DEFAULT_SEARCH if data.space in ("", "pixels") else ()
+    if not isinstance(asked, (list, tuple)) or not all(kind in SEARCHES for kind in asked):
+        raise ConfigError(f"privacy option search is {asked!r}; give a list of any of {', '.join(SEARCHES)}")
+    chosen = (*DEFAULT_SEARCH, *asked) if data.space in ("", "pixels") else tuple(asked)
+    return tuple(kind for kind in SEARCHES if kind in chosen)
 
 
 def patient_codes(features: FeatureMatrix) -> tuple[npt.NDArray[np.int64], int]:

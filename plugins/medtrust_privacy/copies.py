@@ -7,32 +7,39 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from medtrust.stats import LIGHT_EDITS, edit_image, pixel_embedding
-from medtrust.types import Intensity, SetData
+from medtrust.stats import LIGHT_EDITS, edit_image
+from medtrust_privacy.common import Trio
 
-__all__ = ["BANK", "edited_copies", "one_image_per_patient"]
+__all__ = ["BANK", "edited_copies", "edits_for", "one_image_per_patient"]
 
 BANK = 200  # images that are copied, edited and planted
 
 
+def edits_for(search: Sequence[str]) -> tuple[str, ...]:
+    """The edits that planted copies carry: the light ones, and what the search was widened to."""
+    return (*LIGHT_EDITS, *(("rotate",) if "rotations" in search else ()))
+
+
 def edited_copies(
-    sources: Sequence[tuple[SetData, int]], intensity: Intensity, rng: np.random.Generator
+    sets: Trio, sources: Sequence[tuple[str, int]], rng: np.random.Generator
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """Copy images, each with one light edit.
+    """Copy images, each with one edit.
 
     Args:
-        sources: Set and index of each image to copy; it is decoded here.
-        intensity: Declared range of the pixel values.
+        sets: The sets, and how to embed images.
+        sources: Set ("train" or "holdout") and row in `sets` of each image to copy; it is decoded here.
         rng: Source of the edits' random directions.
 
     Returns:
-        Pixel embedding [n, d] float32 of the copies, and the edit of each.
+        Embedding [n, d] float32 of the copies, and the edit of each.
     """
-    edits = tuple(LIGHT_EDITS[at % len(LIGHT_EDITS)] for at in range(len(sources)))
+    known = edits_for(sets.search)
+    edits = tuple(known[at % len(known)] for at in range(len(sources)))
     rows = []
-    for (data, index), edit in zip(sources, edits, strict=True):
-        edited = torch.from_numpy(edit_image(data.images[index].pixels, edit, rng))
-        rows.append(pixel_embedding(edited[None], intensity))
+    for (name, row), edit in zip(sources, edits, strict=True):
+        data = getattr(sets.data, name)
+        edited = torch.from_numpy(edit_image(data.images[sets.image(name, row)].pixels, edit, rng))
+        rows.append(sets.embed(edited[None]))
     return torch.cat(rows), edits
 
 

@@ -45,9 +45,9 @@ class ClosePairMembership:
         effect, fdr = effect_option(data), share_option(data, "fdr", FDR)
         sets = Trio(data)
         alpha = data.alpha
-        outcome = copy_test(sets.train, sets.holdout, sets.synthetic, seed=data.seed, views=sets.views)
+        outcome = copy_test(sets.train, sets.holdout_versions, sets.synthetic, seed=data.seed, views=sets.views)
         needed = _refuse_hopeless(outcome, alpha)
-        selftest, resolution, checked = check_on_planted_copies(outcome, data, sets.views, alpha, effect)
+        selftest, resolution, checked = check_on_planted_copies(outcome, sets, alpha, effect)
         found = outcome.enrichment
         share, count = found.in_train / found.count, found.count
         lo, hi = clopper_pearson(found.in_train, count, data.level)
@@ -75,11 +75,13 @@ class ClosePairMembership:
                 "matched_patients": len(outcome.ranked),
                 "closest_needed_to_reject": needed,
                 "alpha": alpha,
+                "linked_patients_left_out": sets.linked.left_out,
+                "linked_across_train_and_holdout": sets.linked.across,
                 **at_fixed,
                 **listed,
                 **checked,
             },
-            notes=_notes(outcome, resolution),
+            notes=_notes(outcome, resolution, sets),
         )
 
     def _offenders(
@@ -97,12 +99,15 @@ class ClosePairMembership:
         queries = sets.synthetic.values[torch.from_numpy(chosen)]
         near = {
             name: copy_score(queries, features.values, np.arange(len(features)), views=sets.views)
-            for name, features in (("train", sets.train), ("holdout", sets.holdout))
+            for name, features in (("train", sets.train), ("holdout", sets.holdout_versions))
         }
         evidence = []
         for at, sample in enumerate(chosen.tolist()):
             matched = "train" if outcome.pool.in_train[outcome.matches.patient[sample]] else "holdout"
-            nearest = sorted(((name, int(m.row[at])) for name, m in near.items()), key=lambda each: each[0] != matched)
+            nearest = sorted(
+                ((name, sets.image(name, int(m.row[at]))) for name, m in near.items()),
+                key=lambda each: each[0] != matched,
+            )
             verdict = "suspected copy of" if suspect[sample] else "close pair with"
             facts = {
                 "rho": float(outcome.matches.score[sample]),
@@ -147,8 +152,13 @@ def _null(outcome: CopyTest, count: int, level: float) -> Null:
     )
 
 
-def _notes(outcome: CopyTest, resolution: Resolution) -> tuple[str, ...]:
+def _notes(outcome: CopyTest, resolution: Resolution, sets: Trio) -> tuple[str, ...]:
     notes = [resolution.sentence, "The test assumes that train and holdout patients were assigned at random."]
+    if sets.linked.left_out:
+        notes.append(
+            f"{sets.linked.left_out} patients were left out, because they share an image with another one "
+            f"({sets.linked.across} of these groups reach over train and holdout)."
+        )
     if outcome.test.share > 2 / 3:
         notes.append(
             f"{outcome.test.share:.0%} of the real patients are in train; a holdout of as many patients as train "

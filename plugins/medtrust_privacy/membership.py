@@ -237,7 +237,7 @@ def _reach_of_copies(attack: _Attack, data: MetricInput, rng: np.random.Generato
     """Margins of members of whom a lightly edited copy was made."""
     codes, _ = patient_codes(attack.train)
     rows = one_image_per_patient(codes, BANK, rng)
-    copies, _ = edited_copies([(data.train, int(row)) for row in rows], data.intensity, rng)
+    copies, _ = edited_copies(attack.sets, [("train", int(row)) for row in rows], rng)
     originals = attack.train.values[torch.from_numpy(rows)].double()
     distance = (copies.double() - originals).norm(dim=1).numpy()
     margins: Floats = distance - attack.to_reference[rows]

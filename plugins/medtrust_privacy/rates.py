@@ -71,7 +71,7 @@ def _planted_scores(data: MetricInput, sets: Trio) -> Floats:
     rng = np.random.default_rng(derive_seed(data.seed, "bank"))
     codes, _ = patient_codes(sets.train)
     rows = one_image_per_patient(codes, BANK, rng)
-    copies, _ = edited_copies([(data.train, int(row)) for row in rows], data.intensity, rng)
+    copies, _ = edited_copies(sets, [("train", int(row)) for row in rows], rng)
     return copy_score(copies, sets.train.values, codes, views=sets.views).score
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from medtrust.seeding import derive_seed
 from medtrust.stats import (
-    LIGHT_EDITS,
     CopyTest,
     Matches,
     Planted,
@@ -17,9 +16,9 @@ from medtrust.stats import (
     real_matches,
     split_p,
 )
-from medtrust.stats.copying import Views
-from medtrust.types import MetricInput, Resolution, SelfTest
-from medtrust_privacy.copies import BANK, edited_copies, one_image_per_patient
+from medtrust.types import Resolution, SelfTest
+from medtrust_privacy.common import Trio
+from medtrust_privacy.copies import BANK, edited_copies, edits_for, one_image_per_patient
 
 __all__ = ["check_on_planted_copies"]
 
@@ -30,7 +29,7 @@ SIZE_LEVEL = 0.05  # that MAX_SIZE belongs to
 
 
 def check_on_planted_copies(
-    outcome: CopyTest, data: MetricInput, views: Views | None, alpha: float, effect: float
+    outcome: CopyTest, sets: Trio, alpha: float, effect: float
 ) -> tuple[SelfTest, Resolution, dict[str, float | str]]:
     """Measure size and power of the copy test on this audit's own data.
 
@@ -40,23 +39,23 @@ def check_on_planted_copies(
 
     Args:
         outcome: The audit's copy test.
-        data: Its input; a sample of the real images is decoded, edited and embedded.
-        views: As given to the copy test.
+        sets: Its sets; a sample of the real images is decoded, edited and embedded.
         alpha: Level of the test.
         effect: Share of copies that must be found with a power of 0.8.
 
     Returns:
         Self-test, resolution, and facts for the report.
     """
-    planted, by_edit = _bank(outcome, data, views)
-    own, real = real_matches(outcome.pool, REAL, derive_seed(data.seed, "real"), views)
-    seed = derive_seed(data.seed, "power")
+    planted, by_edit = _bank(outcome, sets)
+    root = sets.data.seed
+    own, real = real_matches(outcome.pool, REAL, derive_seed(root, "real"), sets.views)
+    seed = derive_seed(root, "power")
     background = real if outcome.p <= alpha else outcome.matches
     # the size is measured where false alarms are common enough to be counted; the power where the gate stands
     size = max(copy_size(outcome, each, alpha=SIZE_LEVEL, seed=seed) for each in (outcome.matches, real))
     rates = sorted({*RATES, effect})
     powers = dict(zip(rates, copy_power(outcome, background, planted, rates, alpha=alpha, seed=seed), strict=True))
-    split = split_p(own, real, outcome.pool, derive_seed(data.seed, "split"))
+    split = split_p(own, real, outcome.pool, derive_seed(root, "split"))
     auc = detection_auc(planted, background)
     problems = []
     if size > MAX_SIZE:
@@ -78,18 +77,17 @@ def check_on_planted_copies(
     return selftest, _resolution(powers), facts
 
 
-def _bank(outcome: CopyTest, data: MetricInput, views: Views | None) -> tuple[Planted, dict[str, Planted]]:
-    """Copy real images of different patients, each with one light edit."""
-    assert data.holdout is not None
-    rng = np.random.default_rng(derive_seed(data.seed, "bank"))
+def _bank(outcome: CopyTest, sets: Trio) -> tuple[Planted, dict[str, Planted]]:
+    """Copy real images of different patients, each with one edit."""
+    rng = np.random.default_rng(derive_seed(sets.data.seed, "bank"))
     pool = outcome.pool
     rows = one_image_per_patient(pool.codes, BANK, rng)
     where = [int(pool.source[row]) for row in rows]
-    sources = [(data.train, at) if at >= 0 else (data.holdout, -1 - at) for at in where]
-    copies, edits = edited_copies(sources, data.intensity, rng)
-    planted = plant(copies, rows, pool, views)
+    sources = [("train", at) if at >= 0 else ("holdout", -1 - at) for at in where]
+    copies, edits = edited_copies(sets, sources, rng)
+    planted = plant(copies, rows, pool, sets.views)
     by_edit = {}
-    for edit in LIGHT_EDITS:
+    for edit in edits_for(sets.search):
         which = np.array([each == edit for each in edits])
         m = planted.matches
         part = Matches(m.patient[which], m.row[which], m.distance[which], m.score[which])
