@@ -28,6 +28,7 @@ __all__ = ["ArrayReader"]
 _LEVELS = Intensity(0.0, 255.0, "level")
 _MEMBER = re.compile(r"[A-Za-z0-9_. -]{1,100}\.npy")
 _MAX_MEMBERS = 64
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _ENCRYPTED = 0x1
 
 
@@ -91,6 +92,9 @@ def _members(path: Path, archive: zipfile.ZipFile, limits: Limits) -> dict[str, 
 
 
 def _array_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    if file.read(2) in _PICKLES:
+        raise SafetyError(f"{path} is a pickle, which is never loaded; save plain numbers with numpy.save.")
+    file.seek(-2, io.SEEK_CUR)
     version = npy.read_magic(file)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
