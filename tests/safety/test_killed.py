@@ -59,8 +59,8 @@ def kill_and_go_on(root: Path, kills: int, seed: int) -> None:
 
 
 def test_a_killed_audit_is_finished_by_the_next(tmp_path):
-    """Three random moments."""
-    kill_and_go_on(tmp_path, 3, seed=1)
+    """Two random moments: once with nothing left of an earlier run, once beside its report."""
+    kill_and_go_on(tmp_path, 2, seed=1)
 
 
 @pytest.mark.slow
