@@ -97,3 +97,11 @@ def test_commands_and_options_exist(page):
         for word in words:
             if word.startswith("--"):
                 assert word.split("=")[0] in known | {"--help"}, f"{page.name}: medtrust {line}"
+
+
+def test_every_defence_names_a_test_that_exists():
+    """The threat model names its proofs; a renamed or deleted one shows here."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 20
+    assert not [name for name in named if f"def {name}(" not in written]
