@@ -228,7 +228,11 @@ class Monai:
             name, config = _chosen(configs, str(given.values["config"]), folder)
             section = _section(config, given, "network", ("network_def", "network", "gnetwork", "net", "generator"))
             network = _build(config[section], config, f"{folder / 'configs' / name}: {section}")
-            network.load_state_dict(_weights(folder, str(given.values["weights"])))
+            try:
+                network.load_state_dict(_weights(folder, str(given.values["weights"])))
+            except RuntimeError as error:
+                text = " ".join(str(error).split())[:300]
+                raise DataError(f"{path}: the weights do not fit the network of its configuration ({text})") from error
         values = Values.of(given, output=_stated_output(configs))
         loop = None
         if given.values["scheduler"] or "scheduler" in config or "noise_scheduler" in config:
