@@ -8,9 +8,10 @@ from typing import Literal
 
 from medtrust.errors import DataError
 
-__all__ = ["CONVENTIONS", "K1", "K2", "Convention", "Window", "window_of"]
+__all__ = ["CONVENTIONS", "K1", "K2", "MS_WEIGHTS", "Convention", "Window", "window_of"]
 
 K1, K2 = 0.01, 0.03  # Wang, Bovik, Sheikh & Simoncelli 2004, section III.C
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
 
 Pool = Literal["drop", "zero", "replicate_first", "replicate_last"]
 

@@ -1,10 +1,15 @@
-"""The columns of `ops.radiomics`: families in order, features in the order in which the kernels write them."""
+"""The columns of `ops.radiomics`, in the order in which the kernels write them, and its grey levels."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-__all__ = ["FAMILIES", "names_of"]
+from medtrust.errors import DataError
+
+__all__ = ["FAMILIES", "levels_of", "names_of"]
+
+MOST_LEVELS = 256  # csrc/radiomics.h: kMaxLevels
 
 _BY_SIZE = (
     "{small}_{size}_emphasis",
@@ -101,3 +106,36 @@ def names_of(families: Sequence[str], channels: int) -> tuple[str, ...]:
     if channels == 1:
         return plain
     return tuple(f"channel{channel}.{name}" for channel in range(channels) for name in plain)
+
+
+def levels_of(lo: float, hi: float, bins: int | None, width: float | None) -> tuple[int, float, float]:
+    """Number of levels, and the numbers by which x - lo is multiplied and divided to give a level.
+
+    Args:
+        lo: Lower end of the range.
+        hi: Upper end, above lo.
+        bins: Number of levels, or None.
+        width: Size of a level, or None; without either there are 32 levels.
+
+    Returns:
+        Levels, factor and divisor.
+
+    Raises:
+        DataError: Both are given, or one is out of its range.
+    """
+    if bins is not None and width is not None:
+        raise DataError("ops.radiomics: both bins and width are given; choose a bin number or a bin size")
+    if width is None:
+        count = 32 if bins is None else bins
+        if not 1 <= count <= MOST_LEVELS:
+            raise DataError(f"ops.radiomics: bins is {count}; give 1 to {MOST_LEVELS}")
+        return count, float(count), float(hi) - float(lo)
+    if not (math.isfinite(width) and width > 0):
+        raise DataError(f"ops.radiomics: width is {width}; give a finite bin size above zero")
+    count = max(1, math.ceil(round((hi - lo) / width, 9)))  # 0.3 / 0.1 is 3 bins, whatever the last bit says
+    if count > MOST_LEVELS:
+        raise DataError(
+            f"ops.radiomics: width {width} cuts {lo} to {hi} into {count} levels; the most are {MOST_LEVELS}, "
+            "give a larger width"
+        )
+    return count, 1.0, float(width)

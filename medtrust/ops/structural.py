@@ -12,11 +12,9 @@ from torch.nn import functional
 from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native, reference
 from medtrust.ops._check import PIXELS, finite, kernel_input, on_device, positive, same_images, threads
-from medtrust.ops._conventions import CONVENTIONS, K1, K2, Convention, Window, window_of
+from medtrust.ops._conventions import CONVENTIONS, K1, K2, MS_WEIGHTS, Convention, Window, window_of
 
 __all__ = ["MS_WEIGHTS", "ms_ssim", "ssim", "ssim_map"]
-
-MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
 
 
 def ssim(

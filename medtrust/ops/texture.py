@@ -11,12 +11,12 @@ from torch import Tensor
 from medtrust.errors import DataError, NativeError
 from medtrust.ops import _device, _native, reference_radiomics
 from medtrust.ops._check import kernel_input, threads
-from medtrust.ops._radiomics_names import FAMILIES, names_of
+from medtrust.ops._radiomics_names import FAMILIES, levels_of, names_of
 
 __all__ = ["Radiomics", "radiomics"]
 
 GREYS = {torch.uint8: 0, torch.uint16: 1, torch.int16: 2, torch.float32: 3}  # codes of csrc/radiomics.h
-MOST_LEVELS, LONGEST_SIDE = 256, 65535
+LONGEST_SIDE = 65535
 FINE, EMPTY = 0, 1
 
 
@@ -85,7 +85,7 @@ def radiomics(
     region = None if mask is None else _region(mask, images)
     if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
         raise DataError(f"ops.radiomics: the range {lo} to {hi} is empty or not finite; give the declared lo and hi")
-    levels, multiply, divide = _binning(lo, hi, bins, width)
+    levels, multiply, divide = levels_of(lo, hi, bins, width)
     unknown = [name for name in families if name not in FAMILIES]
     if unknown or not families:
         wrong = f"{unknown[0]!r} is not a family" if unknown else "families is empty"
@@ -142,26 +142,6 @@ def _region(mask: Tensor, images: Tensor) -> Tensor:
             f"ops.radiomics: mask has shape {list(mask.shape)}; give one per image, [{count}, {height}, {width}]"
         )
     return (mask != 0).reshape(count, height, width).to(images.device)
-
-
-def _binning(lo: float, hi: float, bins: int | None, width: float | None) -> tuple[int, float, float]:
-    """Number of levels, and the numbers by which x - lo is multiplied and divided to give a level."""
-    if bins is not None and width is not None:
-        raise DataError("ops.radiomics: both bins and width are given; choose a bin number or a bin size")
-    if width is None:
-        count = 32 if bins is None else bins
-        if not 1 <= count <= MOST_LEVELS:
-            raise DataError(f"ops.radiomics: bins is {count}; give 1 to {MOST_LEVELS}")
-        return count, float(count), float(hi) - float(lo)
-    if not (math.isfinite(width) and width > 0):
-        raise DataError(f"ops.radiomics: width is {width}; give a finite bin size above zero")
-    count = max(1, math.ceil(round((hi - lo) / width, 9)))  # 0.3 / 0.1 is 3 bins, whatever the last bit says
-    if count > MOST_LEVELS:
-        raise DataError(
-            f"ops.radiomics: width {width} cuts {lo} to {hi} into {count} levels; the most are {MOST_LEVELS}, "
-            "give a larger width"
-        )
-    return count, 1.0, float(width)
 
 
 @torch.library.custom_op("medtrust::radiomics", mutates_args=())

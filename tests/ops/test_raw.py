@@ -31,6 +31,17 @@ assert raw.ssim(x, x, data_range=255).astype(np.float32).tolist() == [1, 1]
 z = raw.philox_normal((3, 5), seed=1)
 assert z.shape == raw.philox_uniform((3, 5), seed=1).shape
 assert (raw.reparameterise(z, 0 * z, seed=1) == 2 * z).all()
+f = raw.philox_normal((30, 5), seed=2)
+assert raw.nearest(f, f, 1).distances.max() == 0
+assert 0 <= raw.prdc(f, f + 1, 3).recall <= 1
+assert abs(raw.mmd(f, f)) < 1
+assert raw.moments(f)[1].shape == (5, 5)
+assert raw.radiomics(x, lo=0, hi=255).values.shape == (2, 98)
+assert raw.max_ncc(x, x, 1).min() > 0.99 and raw.tile_l2(x, x, 4).max() == 0
+assert raw.ms_ssim(x, x, data_range=255, weights=(1.0,)).max() <= 1
+assert abs(raw.truncated_normal((9,), 1, bound=0.5)).max() <= 0.5
+from medtrust.ops.schedules import schedule
+assert raw.diffusion_step("ddim", z, z, schedule=schedule("ddim", 2), step=0).x.shape == z.shape
 print("done")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
