@@ -44,6 +44,9 @@ def step(x: Tensor, eps: Tensor, eps_uncond: Tensor, memory: Tensor) -> object:
 CASES = {
     "ssim": Case(lambda x, y: ops.ssim(x, y, data_range=1), IMAGES),
     "ms_ssim": Case(lambda x, y: ops.ms_ssim(x, y, data_range=1, weights=(0.5, 0.5)), IMAGES),
+    "ssim_map": Case(lambda x, y: ops.ssim_map(x, y, data_range=1), IMAGES),
+    "max_ncc": Case(lambda x, y: ops.max_ncc(x, y, 2), IMAGES),
+    "tile_l2": Case(lambda x, y: ops.tile_l2(x, y, 8), IMAGES),
     "nearest": Case(lambda queries, reference: ops.nearest(queries, reference, 2), NEIGHBOURS),
     "prdc": Case(lambda real, fake: ops.prdc(real, fake, 2), SETS),
     "mmd": Case(lambda real, fake: ops.mmd(real, fake), SETS),
@@ -163,3 +166,9 @@ def test_noise(draw, shape, seed, options, word):
     """Noise that cannot be placed in the sequence is refused by the argument's name."""
     with pytest.raises(DataError, match=rf"^ops\.\w+: .*{word}"):
         draw(shape, seed, **options)
+
+
+def test_every_op_is_here():
+    """An op that is added later must be added to the cases."""
+    noise = {"philox_normal", "philox_uniform", "truncated_normal"}
+    assert set(ops.__all__) - set(CASES) == noise | {"info", "schedule"}

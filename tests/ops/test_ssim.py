@@ -304,6 +304,33 @@ def test_peer_parity(name, published):
     assert got == pytest.approx(published, abs=3e-5)
 
 
+def peer_of_volumes(name: str, x: Tensor, y: Tensor) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if name in ("skimage", "wang"):
+            metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
+            options = {} if name == "skimage" else {"gaussian_weights": True, "use_sample_covariance": False}
+            return float(metrics.structural_similarity(x[0, 0].numpy(), y[0, 0].numpy(), data_range=255, **options))
+        if name == "pytorch-msssim":
+            return float(peer(name).ssim(x, y, data_range=255))
+        if name == "monai":
+            return float(peer(name).SSIMMetric(3, data_range=255.0)(x, y).mean())
+        return float(peer(name).structural_similarity_index_measure(x, y, data_range=255.0))
+
+
+@pytest.mark.parametrize("name", ["wang", "skimage", "torchmetrics", "pytorch-msssim", "monai"])
+def test_peer_parity_of_volumes(name):
+    """In 3-D too each convention meets the package it is named after (wang: scikit-image's Gaussian)."""
+    generator = torch.Generator().manual_seed(31)
+    coarse = torch.rand((1, 1, 4, 5, 5), generator=generator, dtype=torch.float64)
+    x = (255 * torch.nn.functional.interpolate(coarse, (19, 24, 23), mode="trilinear")).round()
+    y = (x + 20 * torch.randn(x.shape, generator=generator, dtype=torch.float64)).round().clamp(0, 255)
+    expected = peer_of_volumes(name, x, y)
+    for dtype in (torch.uint8, torch.float32):
+        got = float(ops.ssim(x.to(dtype), y.to(dtype), data_range=255, convention=name))
+        assert got == pytest.approx(expected, abs=PEERS.get(name, ("", 1e-6))[1])
+
+
 @pytest.mark.parametrize(
     ("name", "published"),
     [("pytorch-msssim", 0.8541367), ("torchmetrics", 0.8539990), ("piq", 0.8541273), ("monai", 0.8541353)],
