@@ -60,6 +60,8 @@ def _counts_not(gate: Gate, result: Result) -> str:
     """Why a result counts neither way; empty if it counts."""
     if result.status != "ok":
         return f"the result is {result.status}: {result.reason.rstrip('.')}"
+    if result.diagnostic:
+        return f"it is a diagnostic, which counts neither for nor against: {result.diagnostic.rstrip('.')}"
     state = result.selftest.status if result.selftest else "not_run"
     required = any(r.path == "selftest.status" for r in gate.require)
     if state == "failed" or (required and state != "ok"):

@@ -34,6 +34,8 @@ def encode_result(result: Result) -> dict[str, Any]:
     ]
     row = {name: getattr(result, name) for name in (*_TEXTS, *_NUMBERS)}
     row |= {"facts": _facts(result.facts, "facts"), "evidence": evidence, "notes": result.notes}
+    if result.diagnostic:
+        row["diagnostic"] = result.diagnostic
     plain: dict[str, Any] = plain_data(row)
     return plain
 
@@ -66,6 +68,7 @@ def decode_result(row: Mapping[str, Any]) -> Result:
         evidence=tuple(_decode_evidence(item) for item in row["evidence"]),
         facts=dict(row["facts"]),
         notes=tuple(row["notes"]),
+        diagnostic=row.get("diagnostic", ""),
         **{name: row[name] for name in _TEXTS},
     )
 

@@ -16,6 +16,7 @@ from medtrust.stats.copying import CopyTest, Matches, Pool, Views, copy_score, r
 __all__ = ["Planted", "copy_power", "copy_size", "detection_auc", "plant", "real_matches", "split_p"]
 
 Ints = npt.NDArray[np.int64]
+_DEALT = 250  # labellings at once
 _LONGEST = 400  # the enrichment test looks no further down the ranking
 
 
@@ -115,11 +116,20 @@ def copy_power(
 
 
 def copy_size(
-    result: CopyTest, background: Matches, *, alpha: float = 0.05, repetitions: int = 400, seed: int = 0
+    result: CopyTest, background: Matches, *, alpha: float = 0.05, repetitions: int = 4000, seed: int = 0
 ) -> float:
-    """Estimate how often the test rejects under labels dealt anew at random, when nothing is there to find."""
-    nothing = Planted(np.empty(0, dtype=np.int64), background)
-    return copy_power(result, background, nothing, (0.0,), alpha=alpha, repetitions=repetitions, seed=seed)[0]
+    """Estimate how often the test rejects under labels dealt anew at random, when nothing is there to find.
+
+    The standard error is 0.0034 at 5 % and 4000 repetitions.
+    """
+    ranked = rank_patients(background)[:_LONGEST]
+    patients = background.patient[ranked]
+    rng = np.random.default_rng([seed, 0])
+    rejected = 0
+    for at in range(0, repetitions, _DEALT):
+        labels = rng.permuted(np.tile(result.pool.in_train, (min(_DEALT, repetitions - at), 1)), axis=1)
+        rejected += int((result.test.p_values(labels[:, patients]) <= alpha).sum())
+    return rejected / repetitions
 
 
 def detection_auc(planted: Planted, background: Matches) -> float:

@@ -137,7 +137,8 @@ class Evidence:
 class Result:
     """The answer to one question. Metrics fill the answer; the host fills the identity (id, pillar, metric …).
 
-    A result without an interval is shown but cannot pass a gate in `ci` mode.
+    A result without an interval is shown but cannot pass a gate in `ci` mode. One whose `diagnostic` is not empty
+    counts neither for nor against in any gate: the text says why.
     """
 
     estimate: Estimate | None = None
@@ -159,6 +160,7 @@ class Result:
     features: str = ""
     citation: str = ""
     subgroup: str = ""
+    diagnostic: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from medtrust_privacy.common import Trio, effect_option, share_option
 from medtrust_privacy.pairs import MOST, pair
 from medtrust_privacy.selftest import check_on_planted_copies
 
-__all__ = ["ClosePairMembership"]
+__all__ = ["ClosePairMembership", "refuse_hopeless"]
 
 FDR = 0.1  # false discovery rate of the list of offenders
 SHOWN_ANYWAY = 6  # pairs to show even where none is flagged
@@ -46,7 +46,7 @@ class ClosePairMembership:
         sets = Trio(data)
         alpha = data.alpha
         outcome = copy_test(sets.train, sets.holdout_versions, sets.synthetic, seed=data.seed, views=sets.views)
-        needed = _refuse_hopeless(outcome, alpha)
+        needed = refuse_hopeless(outcome, alpha)
         selftest, resolution, checked = check_on_planted_copies(outcome, sets, alpha, effect)
         found = outcome.enrichment
         share, count = found.in_train / found.count, found.count
@@ -124,7 +124,7 @@ class ClosePairMembership:
         }
 
 
-def _refuse_hopeless(outcome: CopyTest, alpha: float) -> int:
+def refuse_hopeless(outcome: CopyTest, alpha: float) -> int:
     """Return how many closest patients, all from train, it takes to reject.
 
     Raises:

@@ -49,7 +49,7 @@ def test_size_holds_even_if_the_generator_did_copy():
     rng = np.random.default_rng(1)
     result = audit(rng, copies=60)
     assert result.p <= 0.05
-    assert copy_size(result, result.matches, repetitions=600) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
+    assert copy_size(result, result.matches, repetitions=1000) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
 
 
 def test_power_rises_with_the_rate_and_falls_with_the_background():
