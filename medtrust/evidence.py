@@ -109,8 +109,22 @@ def _draw(
     if len(pixels) == 1:
         return render(pixels[0], intensity, size=THUMBNAIL)
     if len(pixels) == 2 and pixels[0].shape == pixels[1].shape:
-        return difference(pixels[0], pixels[1], intensity, size=THUMBNAIL)
+        return difference(pixels[0], _aligned(pixels[1], pixels[0]), intensity, size=THUMBNAIL)
     return None
+
+
+def _aligned(pixels: np.ndarray[Any, Any], onto: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Undo what a copy may have undergone, so that the difference shows the rest."""
+    import numpy as np
+    import torch
+
+    from medtrust.stats import align
+
+    if pixels.ndim != 3:
+        return pixels
+    image, target = (torch.from_numpy(np.ascontiguousarray(each, dtype=np.float64)) for each in (pixels, onto))
+    aligned: np.ndarray[Any, Any] = align(image, target).numpy()
+    return aligned
 
 
 def _blur(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -6,6 +6,7 @@ Colours come from CSS classes and shapes differ, so that the charts work in prin
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,10 @@ from markupsafe import Markup, escape
 
 from medtrust.report.text import number
 
-__all__ = ["interval_chart", "mark", "small_chart"]
+__all__ = ["interval_chart", "mark", "power_chart", "small_chart"]
 
 Row = Mapping[str, Any]
+_POWER = re.compile(r"power_at_([0-9.]+)_percent")
 _FAILS_ABOVE = {"<=": True, "<": True, ">=": False, ">": False}
 
 _MARKS = {
@@ -177,3 +179,56 @@ def _labelled(scale: _Scale, label: str, value: float, y: float) -> str:
         f'<text class="label" x="0" y="{y + 4}">{label}</text>'
         f'<text class="figure" x="{x}" y="{y - 10}" text-anchor="{anchor}">{number(value)}</text>'
     )
+
+
+def power_chart(row: Row) -> Markup:
+    """The power curve of a detector: how often it finds copies, by their share; empty where the facts hold no curve.
+
+    The shares stand on a logarithmic axis. What lies left of the resolution could not have been seen.
+
+    Args:
+        row: A result as plain data, with facts named `power_at_2_percent`.
+    """
+    points = sorted(
+        (float(found[1]), float(value))
+        for name, value in row["facts"].items()
+        if (found := _POWER.fullmatch(name)) and float(found[1]) > 0 and isinstance(value, (int, float))
+    )
+    if row["status"] != "ok" or len(points) < 3:
+        return Markup("")
+    scale = _Scale(math.log(points[0][0]), math.log(points[-1][0]), 92, 408)
+    top, bottom = 22.0, 122.0
+
+    def height(power: float) -> float:
+        return round(bottom - (bottom - top) * min(max(power, 0.0), 1.0), 1)
+
+    parts = []
+    seen = row["resolution"]
+    if seen and 0 < seen["min_detectable"] < 1:
+        x = scale(math.log(100 * seen["min_detectable"]))
+        anchor = "start" if x < 250 else "end"
+        parts.append(f'<rect class="fails" x="92" y="{top}" width="{round(x - 92, 1)}" height="{bottom - top}"/>')
+        parts.append(f'<path class="bound" d="M{x} {top}V{bottom}"/>')
+        least = number(100 * seen["min_detectable"])
+        parts.append(f'<text class="note" x="{x}" y="14" text-anchor="{anchor}">not seen below {least} %</text>')
+    parts.append(f'<path class="axis" d="M92 {bottom}H408M92 {top}V{bottom}"/>')
+    parts.append(f'<path class="null-bar" d="M92 {height(0.8)}H408"/>')
+    for power in (0, 0.8, 1):
+        y = height(power) + 4
+        parts.append(f'<text class="tick" x="84" y="{y}" text-anchor="end">{number(power)}</text>')
+    last = -math.inf
+    for percent, _ in points:
+        x = scale(math.log(percent))
+        if x - last >= 34:
+            parts.append(f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{number(percent)}</text>')
+            last = x
+    parts.append(f'<text class="tick" x="408" y="{bottom + 34}" text-anchor="end">copies among the samples, %</text>')
+    parts.append(f'<text class="label" x="0" y="{top + 4}">found in</text>')
+    line = "L".join(f"{scale(math.log(share))} {height(power)}" for share, power in points)
+    parts.append(f'<path class="bar" fill="none" d="M{line}"/>')
+    parts += [
+        f'<circle class="value" cx="{scale(math.log(share))}" cy="{height(power)}" r="3.5"/>' for share, power in points
+    ]
+    spoken = "power: " + ", ".join(f"{number(power)} at {number(share)} % copies" for share, power in points)
+    opening = Markup('<svg class="chart" viewBox="0 0 420 {}" role="img" aria-label="{}">').format(bottom + 40, spoken)
+    return opening + _svg(*parts, "</svg>")

@@ -67,6 +67,7 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         gates_of=lambda row: view.gates_of(report, row),
         worst=lambda row: view.worst([gate["verdict"] for gate in view.gates_of(report, row)]),
         chart=lambda row: charts.interval_chart(row, view.gates_of(report, row), view.value_line(row)),
+        power_chart=charts.power_chart,
         small_chart=lambda row: charts.small_chart(row, view.gates_of(report, row)),
         facts=lambda row: (list(row["facts"].items())[:SHOWN_FACTS], list(row["facts"].items())[SHOWN_FACTS:]),
         evidence=lambda row: _evidence(row, folder),

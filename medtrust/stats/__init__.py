@@ -32,7 +32,7 @@ from medtrust.stats.resampling import (
     subsample,
     t_quantile,
 )
-from medtrust.stats.searching import DEFAULT_SEARCH, SEARCHES, image_versions
+from medtrust.stats.searching import DEFAULT_SEARCH, SEARCHES, align, image_versions
 from medtrust.stats.shifts import MeanNoise, mean_noise
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Planted",
     "Pool",
     "auc_test",
+    "align",
     "authentic",
     "benjamini_hochberg",
     "clopper_pearson",

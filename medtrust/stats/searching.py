@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-__all__ = ["DEFAULT_SEARCH", "SEARCHES", "VIEW_CROP", "image_versions"]
+__all__ = ["DEFAULT_SEARCH", "SEARCHES", "VIEW_CROP", "align", "image_versions"]
 
 VIEW_CROP = 0.9
 DEFAULT_SEARCH = ("mirror", "crops")
@@ -89,3 +89,49 @@ def _windows(x: torch.Tensor) -> Iterator[torch.Tensor]:
     unit = (x - least) / (most - least).clamp_min(1e-300)
     for gamma in _GAMMAS:
         yield unit.pow(gamma) * (most - least) + least
+
+
+def align(image: torch.Tensor, onto: torch.Tensor, radius: int = 2) -> torch.Tensor:
+    """Bring an image over another one, so that their difference shows what differs and not how the copy was turned.
+
+    The version (itself, mirrored, flipped, turned, cropped) and the shift of at most `radius` pixels that correlate
+    best are taken; then the brightness and contrast that fit best, by least squares.
+
+    Args:
+        image: [C, H, W].
+        onto: [C, H, W], the image to lie over.
+        radius: Largest shift along each axis in pixels.
+
+    Returns:
+        [C, H, W] float64 in the unit of `onto`; the image as it is where either is constant.
+    """
+    target, moved = onto.double(), image.double()[None]
+    wanted = target - target.mean()
+    reach = min(radius, *(side - 1 for side in target.shape[1:]))
+    best, correlation = moved[0], -math.inf
+
+    if any(float(each.max() - each.min()) <= 1e-9 * float(each.abs().max()) for each in (target, moved)):
+        return moved[0]
+
+    def likeness(candidate: torch.Tensor) -> float:
+        centred = candidate - candidate.mean()
+        norm = float(centred.norm() * wanted.norm())
+        return float((centred * wanted).sum()) / norm if norm > 0 else -1.0
+
+    for version in (moved, *image_versions(moved, ("mirror", "flips", "rotations", "crops"))):
+        found = likeness(version[0])
+        if found > correlation + 1e-12:
+            best, correlation = version[0], found
+    for still in (moved[0], best):
+        for down in range(-reach, reach + 1):
+            for right in range(-reach, reach + 1):
+                shifted = still.roll((down, right), (1, 2))
+                found = likeness(shifted)
+                if found > correlation + 1e-12:
+                    best, correlation = shifted, found
+    if correlation <= 0:
+        return moved[0]
+    centred = best - best.mean()
+    gain = (centred * wanted).sum() / centred.square().sum()
+    aligned: torch.Tensor = centred * gain + target.mean()
+    return aligned

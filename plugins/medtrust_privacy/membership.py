@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import norm
 
-from medtrust.errors import Insufficient
+from medtrust.errors import ConfigError, Insufficient
 from medtrust.seeding import derive_seed
 from medtrust.stats import EnrichmentTest, clopper_pearson, copy_score
 from medtrust.types import (
@@ -27,7 +27,7 @@ from medtrust.types import (
 from medtrust_privacy.common import Trio, effect_option, patient_codes, patient_minimum
 from medtrust_privacy.copies import BANK, edited_copies, one_image_per_patient
 
-__all__ = ["Membership", "auc_with_error", "epsilon_lower_bound"]
+__all__ = ["Membership", "auc_with_error", "claimed_privacy", "epsilon_lower_bound"]
 
 Floats = npt.NDArray[np.float64]
 DELTA = 1e-5
@@ -71,8 +71,10 @@ class Membership:
         selftest = _selftest(attack, test, data, effect, alpha, found.p)
         smallest = 0.5 + (float(norm.ppf(1 - alpha)) + float(norm.ppf(MIN_POWER))) * se
         facts = _low_rates(members, others, data.level)
-        facts["epsilon_lower_bound"] = epsilon_lower_bound(members, others, data.level, data.seed)
-        facts["delta"] = DELTA
+        claim = claimed_privacy(data)
+        delta = float(claim.get("claimed_delta", DELTA))
+        bound = epsilon_lower_bound(members, others, data.level, data.seed, delta)
+        facts |= {"epsilon_lower_bound": bound, "delta": delta, **claim}
         return Result(
             estimate=Estimate(auc, "AUC", "lower"),
             interval=Interval(
@@ -91,6 +93,7 @@ class Membership:
                 "A few copies among many faithful images hardly move this area. The p-value asks instead whether "
                 "members gather among the patients whom the attack is surest of, which a few copies show.",
                 "The bound on epsilon holds for this attack; a stronger one may show more.",
+                *_of_claim(claim, bound),
             ),
         )
 
@@ -160,7 +163,54 @@ def auc_with_error(members: Floats, others: Floats) -> tuple[float, float]:
     return float(of_members.mean()), float(np.sqrt(variance))
 
 
-def epsilon_lower_bound(members: Floats, others: Floats, level: float, seed: int) -> float:
+def claimed_privacy(data: MetricInput) -> dict[str, float | str]:
+    """Read the differential privacy that somebody claims of the training: the option `dp`.
+
+    Args:
+        data: Option `dp`: a table with `epsilon`, `delta`, `unit` ("patient", "image" …), `accountant`, `claimed_by`.
+
+    Returns:
+        Facts `claimed_epsilon` … to record; empty where nothing is claimed.
+
+    Raises:
+        ConfigError: A field is missing, unknown, or no such number.
+    """
+    claim = data.options.get("dp")
+    if claim is None:
+        return {}
+    fields = ("epsilon", "delta", "unit", "accountant", "claimed_by")
+    if not isinstance(claim, Mapping) or set(claim) != set(fields):
+        raise ConfigError(f"privacy option dp is {claim!r}; give a table with {', '.join(fields)}")
+    for name in ("epsilon", "delta"):
+        value = claim[name]
+        low = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 and math.isfinite(value)
+        if not low or (name == "delta" and value >= 1):
+            raise ConfigError(
+                f"privacy option dp.{name} is {value!r}; give a number from 0" + ", below 1" * (name == "delta")
+            )
+    for name in fields[2:]:
+        if not isinstance(claim[name], str) or not claim[name].strip():
+            raise ConfigError(f"privacy option dp.{name} is {claim[name]!r}; give a text")
+    facts: dict[str, float | str] = {"claimed_epsilon": float(claim["epsilon"]), "claimed_delta": float(claim["delta"])}
+    facts |= {f"claimed_{name}": claim[name].strip() for name in ("unit", "accountant")}
+    return facts | {"claimed_by": claim["claimed_by"].strip()}
+
+
+def _of_claim(claim: Mapping[str, float | str], bound: float) -> tuple[str, ...]:
+    if not claim:
+        return ()
+    epsilon = float(claim["claimed_epsilon"])
+    told = (
+        f"Differential privacy is claimed by {claim['claimed_by']}: epsilon {epsilon:g}, delta "
+        f"{claim['claimed_delta']:g} per {claim['claimed_unit']} ({claim['claimed_accountant']}). "
+        "Images cannot prove it"
+    )
+    if bound > epsilon:
+        return (f"{told}, and this attack contradicts it: it needs an epsilon of at least {bound:.2g}.",)
+    return (f"{told}; this attack does not contradict it.",)
+
+
+def epsilon_lower_bound(members: Floats, others: Floats, level: float, seed: int, delta: float = DELTA) -> float:
     """Bound from below the ε that any (ε, δ)-differentially private generator with this leak must have.
 
     The cut is chosen on one half of the patients; the rates are bounded on the other half.
@@ -170,6 +220,7 @@ def epsilon_lower_bound(members: Floats, others: Floats, level: float, seed: int
         others: [b] margins of patients who are not.
         level: Confidence level of the bound.
         seed: Seed of the halves.
+        delta: The δ of the bound.
 
     Returns:
         max(0, ln((TPR_lo - δ) / FPR_hi)) with Clopper-Pearson bounds; 0 shows nothing.
@@ -182,7 +233,7 @@ def epsilon_lower_bound(members: Floats, others: Floats, level: float, seed: int
     def bound(inside: Floats, outside: Floats, cut: float) -> float:
         caught, _ = clopper_pearson(int((inside <= cut).sum()), len(inside), level)
         _, wrong = clopper_pearson(int((outside <= cut).sum()), len(outside), level)
-        return math.log((caught - DELTA) / wrong) if caught > DELTA else -math.inf
+        return math.log((caught - delta) / wrong) if caught > delta else -math.inf
 
     cuts = np.quantile(halves[0][0], np.linspace(0.005, 0.5, 40))
     best = max(cuts.tolist(), key=lambda cut: bound(halves[0][0], halves[1][0], cut))

@@ -33,7 +33,7 @@ def pair(
     pictures.append(
         Picture(
             "difference",
-            f"absolute difference between synthetic image {synthetic} and {first[0]} image {first[1]}",
+            f"absolute difference between synthetic image {synthetic} and {first[0]} image {first[1]}, laid over it",
             (("synthetic", synthetic), first),  # type: ignore[arg-type]
         )
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from privacy_sets import make_audit
 
-from medtrust.errors import Insufficient
-from medtrust_privacy.membership import Membership, auc_with_error, epsilon_lower_bound
+from medtrust.errors import ConfigError, Insufficient
+from medtrust_privacy.membership import Membership, auc_with_error, claimed_privacy, epsilon_lower_bound
 
 
 def test_auc_equals_counting_pairs_and_its_error_the_spread():
@@ -70,3 +70,33 @@ def test_too_few_holdout_patients_are_refused():
     data, _ = make_audit(34, n_holdout=15, samples=40)
     with pytest.raises(Insufficient, match="20 holdout patients"):
         Membership().compute(data)
+
+
+CLAIM = {"epsilon": 0.5, "delta": 1e-6, "unit": "patient", "accountant": "RDP", "claimed_by": "the model card"}
+
+
+def test_a_claim_of_differential_privacy_is_recorded_and_held_against_the_attack():
+    """The fields travel into the report; a generator that leaks more than was claimed is told so."""
+    quiet, loud = make_audit(31, dp=CLAIM)[0], make_audit(32, copies=140, effect=0.3, dp=CLAIM)[0]
+    facts = Membership().compute(quiet).facts
+    assert {f"claimed_{name}": facts[f"claimed_{name}"] for name in ("epsilon", "delta", "unit", "accountant")} == {
+        "claimed_epsilon": 0.5, "claimed_delta": 1e-6, "claimed_unit": "patient", "claimed_accountant": "RDP",
+    }  # fmt: skip
+    assert facts["claimed_by"] == "the model card"
+    assert facts["delta"] == 1e-6
+    assert any("does not contradict" in note for note in Membership().compute(quiet).notes)
+    found = Membership().compute(loud)
+    assert found.facts["epsilon_lower_bound"] > 0.5
+    assert any("attack contradicts it" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epsilon": -1}, {"delta": 1.0}, {"unit": ""}, {"epsilon": True}, {"claimed_by": 3}, {"more": 1}]
+)
+def test_half_a_claim_is_refused(change):
+    """A claim with a wrong, missing or unknown field names what is wanted."""
+    data, _ = make_audit(31, dp={**CLAIM, **change})
+    with pytest.raises(ConfigError, match="dp"):
+        claimed_privacy(data)
+    with pytest.raises(ConfigError, match="accountant"):
+        claimed_privacy(make_audit(31, dp={"epsilon": 1.0})[0])

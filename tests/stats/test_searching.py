@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medtrust.stats import SEARCHES, image_versions
+from medtrust.stats import SEARCHES, align, image_versions
 
 
 def smooth(n, channels, height, width, seed=0):
@@ -63,3 +63,26 @@ def test_an_unknown_search_is_refused():
     """A misspelt kind names the known ones."""
     with pytest.raises(ValueError, match="rotations"):
         next(image_versions(smooth(1, 1, 4, 4), ("spins",)))
+
+
+@pytest.mark.parametrize("edit", ["mirror", "turn", "shift", "contrast"])
+def test_alignment_undoes_what_a_copy_has_undergone(edit):
+    """Laid over its copy, an image differs far less from it than before, and equals it where nothing was lost."""
+    image = smooth(1, 2, 24, 24, seed=6)[0]
+    undone = {
+        "mirror": image.flip(2),
+        "turn": torch.rot90(image, 1, (1, 2)),
+        "shift": image.roll((1, -2), (1, 2)),
+        "contrast": 0.6 * image + 3,
+    }[edit]
+    assert torch.allclose(align(image, undone), undone, atol=1e-9)
+    stranger = smooth(1, 2, 24, 24, seed=7)[0]
+    assert float((align(image, stranger) - stranger).norm()) > 0.1
+
+
+def test_alignment_leaves_constant_images_alone():
+    """Nothing can be laid over a flat image."""
+    image = smooth(1, 1, 9, 9)[0]
+    flat = torch.full_like(image, 4.0)
+    assert torch.equal(align(image, flat), image)
+    assert torch.equal(align(flat, image), flat)
