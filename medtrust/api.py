@@ -76,7 +76,7 @@ def audit(
         holdout: Real images from the same source, of other patients, never used to fit. Without it no copy test can
             be run, and the report says so.
         features: Feature spaces to compare in.
-        metrics: "all", or names.
+        metrics: Names; "all" stands for those that run unasked, "optional" for those that do not.
         policy: A policy file, or the name of a ready one: research, clinical-strict, ci-smoke.
         baseline: An earlier report.json that non-regression gates compare with.
         strict: A WARN exits 1.
@@ -318,7 +318,17 @@ def _data_of(
 ) -> tuple[dict[SetName, SetData], dict[str, dict[SetName, FeatureMatrix]], dict[str, Embedder]]:
     from medtrust.extraction import Embedder, Scaling, standardise
 
-    data = {name: SetData(name, images, images.patients, surveys[name].digests) for name, images in sets.items()}
+    data = {
+        name: SetData(
+            name,
+            images,
+            images.patients,
+            surveys[name].digests,
+            names=images.names,
+            attributes=tuple(_shareable(header.attributes) for header in images.headers),
+        )
+        for name, images in sets.items()
+    }
     matrices: dict[str, dict[SetName, FeatureMatrix]] = {}
     embed: dict[str, Embedder] = {}
     for space, extractor in extractors.items():
@@ -327,6 +337,11 @@ def _data_of(
         matrices[space] = standardise(raw) if scaled else raw
         embed[space] = Embedder(extractor, intensity, Scaling.of(raw) if scaled else None)
     return data, matrices, embed
+
+
+def _shareable(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    """What a metric may learn of an image: everything but what names the patient."""
+    return {key: value for key, value in attributes.items() if not key.startswith("phi.")}
 
 
 def _run_facts(

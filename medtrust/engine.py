@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from medtrust.host import Contribution, Host
     from medtrust.progress import Progress
 
-__all__ = ["Job", "Plan", "RunOutcome", "make_plan", "run_plan"]
+__all__ = ["GROUPS", "Job", "Plan", "RunOutcome", "make_plan", "run_plan"]
+
+GROUPS = {"all": False, "optional": True}  # names of groups of metrics, by whether they run only when asked for
 
 
 NO_GENERATOR = (
@@ -100,7 +102,7 @@ def make_plan(
 
     Args:
         host: The plugin host.
-        metrics: "all", or names of metrics.
+        metrics: Names of metrics; "all" stands for those that run unasked, "optional" for those that do not.
         features: Names of the feature spaces to compare in.
         seed: Root seed.
         level: Confidence level of the intervals.
@@ -115,11 +117,8 @@ def make_plan(
     if not 0.5 <= level < 1:
         raise ConfigError(f"level {level} is not a confidence level; give one from 0.5 up to, not including, 1")
     chosen = tuple(_canonical(host, name) for name in dict.fromkeys(features))
-    if metrics == "all":
-        contributions = [c for c in host.contributions("metric") if not c.spec.optional]
-    else:
-        names = [metrics] if isinstance(metrics, str) else list(metrics)
-        contributions = [host.find("metric", name) for name in dict.fromkeys(names)]
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    contributions = list({c.full_name: c for name in names for c in _named(host, name)}.values())
     jobs: list[Job] = []
     skipped: list[Result] = []
     spaces: dict[str, Contribution] = {}
@@ -154,6 +153,13 @@ def _spaces_of(spec: MetricSpec, chosen: tuple[str, ...], options: Mapping[str, 
             'such as ["pixels"]'
         )
     return tuple(_canonical(host, name) for name in dict.fromkeys(asked))
+
+
+def _named(host: Host, name: str) -> list[Contribution]:
+    """The metrics that a name stands for."""
+    if name in GROUPS:
+        return [c for c in host.contributions("metric") if c.spec.optional == GROUPS[name]]
+    return [host.find("metric", name)]
 
 
 def _canonical(host: Host, name: str) -> str:

@@ -25,7 +25,7 @@ def _audit_options(command: F) -> F:
             "--synthetic", type=str, help="The generator's images, or the generator as kind:path?option=value."
         ),
         click.option("--features", help="Feature spaces, comma-separated.  [default: radiomics]"),
-        click.option("--metrics", help="Metrics, comma-separated, or all.  [default: all]"),
+        click.option("--metrics", help="Metrics, comma-separated; all, optional.  [default: all]"),
         click.option("--policy", help="Policy file, or research, clinical-strict, ci-smoke.  [default: research]"),
         click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates."),
         click.option(
@@ -73,7 +73,6 @@ def audit(config: Path | None, quiet: bool, strict: bool, allow_code: bool, **gi
             raise ConfigError(f"--{key} is missing: name the {key} images (see `medtrust audit --help`)")
     out = values["out"]
     values["formats"] = values.pop("format")
-    values["metrics"] = "all" if values["metrics"] == ("all",) else values["metrics"]
     values["intensity"] = parse_intensity(values["intensity"]) if values["intensity"] else None
     report = run(**values, config=settings, strict=strict, allow_code=allow_code, progress=make_progress(quiet))
     return show(report, out)

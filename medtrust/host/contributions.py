@@ -36,7 +36,7 @@ KINDS = MappingProxyType(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _TUPLES = ("requires", "needs", "results", "spaces", "suffixes")
-_RESERVED = {"all"}  # `--metrics all`
+_RESERVED = {"all", "optional"}  # `--metrics all,optional`
 
 
 @dataclass(frozen=True, slots=True)

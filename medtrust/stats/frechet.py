@@ -10,18 +10,29 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, subsample, t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, t_quantile
 from medtrust.types import Interval
 
 __all__ = [
+    "CONVENTIONS",
     "Factored",
     "FrechetInference",
     "HasMoments",
-    "fd_infinity",
     "frechet_distance",
     "frechet_distances",
     "frechet_interval",
 ]
+
+# Divisor of the covariance is n less this, in each implementation that people compare with.
+CONVENTIONS = {
+    "ttur": 1,
+    "pytorch-fid": 1,
+    "clean-fid": 1,
+    "torch-fidelity": 1,
+    "torchmetrics": 1,
+    "monai": 1,
+    "stylegan": 0,
+}
 
 _PROJECTED = 512  # widest space in which the distance is resampled
 _SQUARED = 512  # side of a product from which its square is worth a try
@@ -88,7 +99,9 @@ class Factored:
         return cls(*_mean_and_root(features))
 
 
-def frechet_distance(a: torch.Tensor | HasMoments | Factored, b: torch.Tensor | HasMoments | Factored) -> float:
+def frechet_distance(
+    a: torch.Tensor | HasMoments | Factored, b: torch.Tensor | HasMoments | Factored, *, convention: str = "pytorch-fid"
+) -> float:
     """Squared 2-Wasserstein distance between the Gaussians with the moments of two sets, the "FID" formula.
 
     ‖μ₁-μ₂‖² + tr Σ₁ + tr Σ₂ - 2‖R₁R₂ᵀ‖_* with Σ = RᵀR: singular values of a real matrix instead of the square root
@@ -98,19 +111,21 @@ def frechet_distance(a: torch.Tensor | HasMoments | Factored, b: torch.Tensor | 
     Args:
         a: Features [n, d] of any float type with n ≥ 2, their moments, or what `Factored.of` made of them.
         b: Features [m, d], their moments, or what `Factored.of` made of them.
+        convention: Whose divisor of the covariance is used, a key of `CONVENTIONS`: n - 1, or n for "stylegan", which
+            needs the features or their moments.
 
     Returns:
         Distance in squared feature units, ≥ 0.
 
     Raises:
         Insufficient: Fewer than two rows, or a value that is not finite.
-        ValueError: The widths differ.
+        ValueError: The widths differ, or the convention is unknown or cannot be had from factors.
 
     Reference:
         Dowson and Landau 1982, doi:10.1016/0047-259X(82)90077-X; Heusel et al. 2017, arXiv:1706.08500.
     """
-    mean_a, root_a = (a.mean, a.root) if isinstance(a, Factored) else _mean_and_root(a)
-    mean_b, root_b = (b.mean, b.root) if isinstance(b, Factored) else _mean_and_root(b)
+    mean_a, root_a = _by_convention(a, convention)
+    mean_b, root_b = _by_convention(b, convention)
     if mean_a.shape != mean_b.shape:
         raise ValueError(f"features of width {len(mean_a)} cannot be compared with features of width {len(mean_b)}")
     traces = root_a.square().sum() + root_b.square().sum()
@@ -220,49 +235,6 @@ def frechet_interval(
     )  # fmt: skip
 
 
-def fd_infinity(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    patients_a: Patients = None,
-    patients_b: Patients = None,
-    *,
-    seed: int = 0,
-    points: int = 8,
-    repeats: int = 2,
-) -> float:
-    """Fréchet distance extrapolated to infinitely many samples: the intercept of FD(N) on 1/N.
-
-    Args:
-        a: Features [n, d].
-        b: Features [m, d].
-        patients_a: Patient of each row of a; None where each row is its own.
-        patients_b: Likewise of b.
-        seed: Seed of the subsets.
-        points: Subset shares, equally spaced in 1/N from a half to all.
-        repeats: Subsets per share.
-
-    Returns:
-        The intercept; below 0 where the sets are closer than chance.
-
-    Raises:
-        Insufficient: Fewer than four rows in a set.
-
-    Reference:
-        Chong and Forsyth 2020, arXiv:1911.07023.
-    """
-    a, b = a.double(), b.double()
-    if min(len(a), len(b)) < 4:
-        raise Insufficient(f"needs 4 samples in each set to extrapolate, a set has {min(len(a), len(b))}")
-    inverse = torch.linspace(1, 2, points, dtype=torch.float64).repeat_interleave(repeats)
-    distances = []
-    for step, size in enumerate(inverse.tolist()):
-        i = subsample(patients_a, max(2, round(len(a) / size)), len(a), seed + 2 * step)
-        j = subsample(patients_b, max(2, round(len(b) / size)), len(b), seed + 2 * step + 1)
-        distances.append(frechet_distance(a[i], b[j]))
-    design = torch.stack([torch.ones_like(inverse), inverse], dim=1)
-    return float(torch.linalg.lstsq(design, torch.tensor(distances, dtype=torch.float64)[:, None]).solution[0])
-
-
 def _nuclear_norm(product: torch.Tensor, traces: float) -> torch.Tensor:
     """Sum of the singular values, from the eigenvalues of a square where these are well enough conditioned.
 
@@ -279,6 +251,20 @@ def _nuclear_norm(product: torch.Tensor, traces: float) -> torch.Tensor:
             return total
     norm: torch.Tensor = torch.linalg.svdvals(product).sum()
     return norm
+
+
+def _by_convention(
+    features: torch.Tensor | HasMoments | Factored, convention: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention {convention!r} is unknown: use one of {', '.join(CONVENTIONS)}")
+    if isinstance(features, Factored):
+        if CONVENTIONS[convention] != 1:
+            raise ValueError(f"convention {convention!r} needs the features: a factor does not say how many there are")
+        return features.mean, features.root
+    mean, root = _mean_and_root(features)
+    n = len(features) if isinstance(features, torch.Tensor) else features.n
+    return mean, root * math.sqrt((n - 1) / (n - CONVENTIONS[convention]))
 
 
 def _mean_and_root(features: torch.Tensor | HasMoments) -> tuple[torch.Tensor, torch.Tensor]:

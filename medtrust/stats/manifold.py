@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -44,7 +45,8 @@ def manifold(
     patients_real: Patients = None,
     patients_synthetic: Patients = None,
     *,
-    k: int = 5,
+    k: int | None = None,
+    convention: Literal["prdc", "kynkaanniemi"] = "prdc",
 ) -> Manifold:
     """Precision, recall, density and coverage as the package `prdc` defines them, without an n by n matrix.
 
@@ -57,13 +59,14 @@ def manifold(
         patients_real: Patient of each row; neighbours of the same patient do not count. None, as in `prdc`, leaves out
             the row itself alone.
         patients_synthetic: Likewise of the synthetic rows.
-        k: Which neighbour sets the radius.
+        k: Which neighbour sets the radius; None takes the convention's own, 5 for prdc and 3 for kynkaanniemi.
+        convention: "prdc", or "kynkaanniemi", whose balls hold their border too.
 
     Raises:
         Insufficient: A row has fewer than k neighbours of other patients, a value is not finite, or every real ball has
             radius 0 because the real features are constant or duplicated. Synthetic duplicates are no such reason:
             their empty balls recall nothing.
-        ValueError: The widths differ.
+        ValueError: The widths differ, or the convention is unknown.
 
     Reference:
         Kynkäänniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797.
@@ -71,7 +74,10 @@ def manifold(
     real, synthetic = _checked(real, synthetic)
     of_real, _ = groups(patients_real, len(real))
     of_synthetic, _ = groups(patients_synthetic, len(synthetic))
-    return _shares(real, synthetic, of_real, of_synthetic, (k,))[0]
+    if convention not in ("prdc", "kynkaanniemi"):
+        raise ValueError(f"convention {convention!r} is unknown: use 'prdc' or 'kynkaanniemi'")
+    closed = convention == "kynkaanniemi"
+    return _shares(real, synthetic, of_real, of_synthetic, (k or (3 if closed else 5),), closed)[0]
 
 
 def manifold_interval(
@@ -158,7 +164,12 @@ def _checked(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _shares(
-    real: torch.Tensor, synthetic: torch.Tensor, of_real: torch.Tensor, of_synthetic: torch.Tensor, ks: Sequence[int]
+    real: torch.Tensor,
+    synthetic: torch.Tensor,
+    of_real: torch.Tensor,
+    of_synthetic: torch.Tensor,
+    ks: Sequence[int],
+    closed: bool = False,
 ) -> list[Manifold]:
     """The shares for each k, from one search of neighbours."""
     radii_real = _squared_radii(real, of_real, max(ks), "real")
@@ -171,7 +182,7 @@ def _shares(
     found = []
     for k in ks:
         balls_around, recalled, covered = torch.ops.medtrust.balls(
-            synthetic, real, radii_synthetic[:, k - 1].contiguous(), radii_real[:, k - 1].contiguous(), False
+            synthetic, real, radii_synthetic[:, k - 1].contiguous(), radii_real[:, k - 1].contiguous(), closed
         )
         found.append(
             Manifold(

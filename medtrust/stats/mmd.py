@@ -1,4 +1,4 @@
-"""Kernel distance: the unbiased polynomial MMD² that is called KID on Inception features."""
+"""Kernel distances: unbiased MMD² with the polynomial kernel of KID, a Gaussian one as in CMMD, or a linear one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 
 from medtrust.errors import Insufficient
 from medtrust.ops import mmd
+from medtrust.stats.kernels import Kernel, gaussian, polynomial
 from medtrust.stats.resampling import Inference, Patients, groups, jackknife_se, t_quantile
 from medtrust.types import Interval
 
-__all__ = ["kid", "kid_interval"]
+__all__ = ["CMMD_BANDWIDTH", "CMMD_SCALE", "kid", "kid_interval", "mmd_interval", "mmd_rbf"]
 
 TILE = 1024  # rows per side: 8 MiB of float64 per tile
+CMMD_BANDWIDTH, CMMD_SCALE = 10.0, 1000.0  # of CMMD, for embeddings of unit length
 
 
 def kid(
@@ -59,7 +61,7 @@ def kid(
         return _over_subsets(*((a, b) if kept else checked), subsets, subset_size, seed)
     if convention != "u-statistic":
         raise ValueError(f"convention {convention!r} is unknown: use 'u-statistic' or 'torch-fidelity'")
-    return _Sums(*_checked(a, b), patients_a, patients_b).estimate()
+    return _Sums(*_checked(a, b), patients_a, patients_b, polynomial).estimate()
 
 
 def kid_interval(
@@ -70,7 +72,54 @@ def kid_interval(
     *,
     level: float = 0.95,
 ) -> Inference:
-    """Estimate the population's kernel distance, with an interval from leaving out one patient at a time.
+    """Estimate the population's kernel distance under the kernel of KID; see `mmd_interval`."""
+    return mmd_interval(a, b, patients_a, patients_b, kernel=polynomial, level=level)
+
+
+def mmd_rbf(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    bandwidth: float = CMMD_BANDWIDTH,
+    convention: Literal["u-statistic", "cmmd"] = "u-statistic",
+) -> float:
+    """Squared maximum mean discrepancy under a Gaussian kernel, every row its own patient.
+
+    Args:
+        a: Features [n, d].
+        b: Features [m, d].
+        bandwidth: Width of the kernel in units of the features.
+        convention: "u-statistic" is unbiased; "cmmd" keeps each row's pair with itself and multiplies by 1000, as the
+            CMMD of Jayasumana et al. does, who use embeddings of unit length.
+
+    Raises:
+        Insufficient: Fewer than two rows in a set, or a value that is not finite.
+        ValueError: The widths differ, or the convention is unknown.
+
+    Reference:
+        Jayasumana et al. 2024, arXiv:2401.09603.
+    """
+    a, b = _checked(a, b)
+    sums = _Sums(a, b, None, None, gaussian(bandwidth))
+    if convention == "u-statistic":
+        return sums.estimate()
+    if convention != "cmmd":
+        raise ValueError(f"convention {convention!r} is unknown: use 'u-statistic' or 'cmmd'")
+    n, m = len(a), len(b)  # k(x, x) = 1
+    within = (sums.within_a.sum() + n) / n**2 + (sums.within_b.sum() + m) / m**2
+    return float(CMMD_SCALE * (within - 2 * sums.cross_a.sum() / (n * m)))
+
+
+def mmd_interval(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    patients_a: Patients = None,
+    patients_b: Patients = None,
+    *,
+    kernel: Kernel = polynomial,
+    level: float = 0.95,
+) -> Inference:
+    """Estimate the population's MMD², with an interval from leaving out one patient at a time.
 
     Every leave-one-out estimate follows from the sums of kernel values per patient, so the interval costs no more than
     the estimate.
@@ -80,16 +129,18 @@ def kid_interval(
         b: Features [m, d].
         patients_a: Patient of each row; None where each row is its own.
         patients_b: Likewise of b.
+        kernel: Maps rows [n, d] and [m, d] to kernel values [n, m].
         level: Confidence level.
 
     Raises:
         Insufficient: Fewer than three patients in a set.
 
     Reference:
-        Arvesen 1969, doi:10.1214/aoms/1177697287 (jackknife of U-statistics).
+        Gretton et al. 2012, JMLR 13 (the estimate); Arvesen 1969, doi:10.1214/aoms/1177697287 (jackknife of
+        U-statistics).
     """
     a, b = _checked(a, b)
-    sums = _Sums(a, b, patients_a, patients_b)
+    sums = _Sums(a, b, patients_a, patients_b, kernel)
     units = min(len(sums.n_a), len(sums.n_b))
     if units < 3:
         raise Insufficient(f"needs 3 patients in each set for an interval of the kernel distance, a set has {units}")
@@ -135,7 +186,7 @@ def _weighted(x: torch.Tensor, y: torch.Tensor, of_x: torch.Tensor, of_y: torch.
     total = 0.0
     for top in range(0, len(x), TILE):
         for left in range(top if same else 0, len(y), TILE):
-            tile = _kernel(x[top : top + TILE], y[left : left + TILE])
+            tile = polynomial(x[top : top + TILE], y[left : left + TILE])
             if same and left == top:
                 tile.fill_diagonal_(0)
             part = float(((tile @ of_y[left : left + TILE]) * of_x[top : top + TILE]).sum())
@@ -146,16 +197,18 @@ def _weighted(x: torch.Tensor, y: torch.Tensor, of_x: torch.Tensor, of_y: torch.
 class _Sums:
     """Sums of kernel values by patient, from which the estimate and each leave-one-out estimate follow."""
 
-    def __init__(self, a: torch.Tensor, b: torch.Tensor, patients_a: Patients, patients_b: Patients) -> None:
+    def __init__(
+        self, a: torch.Tensor, b: torch.Tensor, patients_a: Patients, patients_b: Patients, kernel: Kernel
+    ) -> None:
         of_a, count_a = groups(patients_a, len(a))
         of_b, count_b = groups(patients_b, len(b))
         of_a, of_b = of_a.to(a.device), of_b.to(b.device)
-        self.n_a, self.within_a = _within(a, of_a, count_a)
-        self.n_b, self.within_b = _within(b, of_b, count_b)
+        self.n_a, self.within_a = _within(a, of_a, count_a, kernel)
+        self.n_b, self.within_b = _within(b, of_b, count_b, kernel)
         cross_a, cross_b = a.new_zeros(len(a)), b.new_zeros(len(b))
         for top in range(0, len(a), TILE):
             for left in range(0, len(b), TILE):
-                tile = _kernel(a[top : top + TILE], b[left : left + TILE])
+                tile = kernel(a[top : top + TILE], b[left : left + TILE])
                 cross_a[top : top + TILE] += tile.sum(1)
                 cross_b[left : left + TILE] += tile.sum(0)
         self.cross_a = _by_patient(cross_a, of_a, count_a)
@@ -180,21 +233,16 @@ class _Sums:
         return _left_out(self.within_b, self.n_b, self.cross_b, self.n_a) + self.within_a.sum() / _pairs(self.n_a)
 
 
-def _kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    base = (x @ y.T).div_(x.shape[1]).add_(1)
-    return base.square().mul_(base)
-
-
 def _by_patient(values: torch.Tensor, of_row: torch.Tensor, count: int) -> torch.Tensor:
     return values.new_zeros(count).index_add_(0, of_row, values)
 
 
-def _within(x: torch.Tensor, of_row: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _within(x: torch.Tensor, of_row: torch.Tensor, count: int, kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows per patient [N], and per patient [N] the kernel summed over pairs with other patients."""
     rows = x.new_zeros(len(x))
     for top in range(0, len(x), TILE):
         for left in range(0, len(x), TILE):
-            tile = _kernel(x[top : top + TILE], x[left : left + TILE])
+            tile = kernel(x[top : top + TILE], x[left : left + TILE])
             tile[of_row[top : top + TILE, None] == of_row[None, left : left + TILE]] = 0
             rows[top : top + TILE] += tile.sum(1)
     return _by_patient(torch.ones_like(rows), of_row, count), _by_patient(rows, of_row, count)

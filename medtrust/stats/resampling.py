@@ -20,6 +20,7 @@ __all__ = [
     "groups",
     "half_samples",
     "half_sampling",
+    "half_sampling_of",
     "jackknife_se",
     "korn_graubard",
     "min_detectable",
@@ -167,13 +168,41 @@ def half_sampling(
     Reference:
         Shao and Wu 1989, doi:10.1214/aos/1176347263 (delete-d jackknife).
     """
-    seeds = np.random.SeedSequence(seed).generate_state(2)
-    halves_a = half_samples(patients_a, sizes[0], splits, int(seeds[0]))
-    halves_b = half_samples(patients_b, sizes[1], splits, int(seeds[1]))
-    rows = [
-        (list(statistic(a[0], b[0])), list(statistic(a[1], b[1])))
-        for a, b in zip(halves_a, halves_b, strict=True)
+    return half_sampling_of(statistic, (patients_a, patients_b), sizes, splits=splits, seed=seed)
+
+
+def half_sampling_of(
+    statistic: Callable[..., Sequence[float]],
+    patients: Sequence[Patients],
+    sizes: Sequence[int],
+    *,
+    splits: int,
+    seed: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Evaluate statistics of any number of independent sets on complementary halves of the patients of each.
+
+    Args:
+        statistic: Maps row numbers of each set to one or more numbers.
+        patients: Per set, the patient of each row, or None.
+        sizes: Per set, its rows.
+        splits: As in `half_sampling`.
+        seed: As in `half_sampling`.
+
+    Returns:
+        As `half_sampling`.
+
+    Raises:
+        Insufficient: A set has fewer than two patients.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
+    halves = [
+        half_samples(of_set, size, splits, int(own))
+        for of_set, size, own in zip(patients, sizes, seeds, strict=True)
     ]  # fmt: skip
+    rows = [
+        (list(statistic(*(each[0] for each in split))), list(statistic(*(each[1] for each in split))))
+        for split in zip(*halves, strict=True)
+    ]
     values = torch.tensor(rows, dtype=torch.float64)  # [splits, 2, S]
     variance = ((values[:, 0] - values[:, 1]) / 2).square().mean(0)
     middle = values.mean(1)

@@ -77,6 +77,8 @@ class SetData:
         patients: Patient of each image.
         digests: SHA-256 of each image's canonical pixels.
         features: The features this metric asked for; an empty-space matrix is never passed, None means none asked.
+        names: Stable name of each image inside its set; empty where the caller knows none.
+        attributes: Per image, what its manifest row or header says (label, site, sex …); empty where nothing is known.
     """
 
     name: SetName
@@ -84,6 +86,8 @@ class SetData:
     patients: tuple[str, ...]
     digests: tuple[str, ...]
     features: FeatureMatrix | None = None
+    names: tuple[str, ...] = ()
+    attributes: tuple[Mapping[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.patients)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medtrust import Estimate, MetricInput, Null, Resolution, Result, stats
 from medtrust.seeding import derive_seed
 from medtrust_fidelity.comparison import Comparison, Rows, compare_features
+from medtrust_fidelity.options import chosen_convention
 
 __all__ = ["FrechetDistance"]
 
@@ -15,17 +16,23 @@ class FrechetDistance:
     """Is train further from synthetic than from other real images?"""
 
     def compute(self, data: MetricInput) -> Result:
-        """Estimate the population's distance, its null, and what this sample size could have shown."""
+        """Estimate the population's distance, its null, and what this sample size could have shown.
+
+        The option `convention = "stylegan"` adds the plug-in with that code's divisor of the covariance.
+        """
         sets = compare_features(data, least=4)
         equal = sets.at_equal_size(data.seed)
         found = _infer(sets.train, sets.synthetic, data, "estimate")
         null = _infer(equal.null_train, equal.null_other, data, "null")
+        facts = _facts(sets, equal, found, null, data.seed)
+        if chosen_convention(data, "fd") == "stylegan":
+            facts["stylegan"] = stats.frechet_distance(sets.train.values, sets.synthetic.values, convention="stylegan")
         return Result(
             estimate=Estimate(found.value, "feature²", "lower"),
             interval=found.interval,
             null=Null(sets.reference, null.value, null.interval),
             resolution=_resolution(null, equal, data.level),
-            facts=_facts(sets, equal, found, null, data.seed),
+            facts=facts,
             notes=sets.notes + _limits(found, null),
         )
 

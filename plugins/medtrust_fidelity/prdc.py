@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from medtrust import Estimate, MetricInput, Null, Resolution, Result, stats
-from medtrust.errors import ConfigError
 from medtrust.seeding import derive_seed
 from medtrust_fidelity.comparison import Comparison, Rows, compare_features, effect_se
+from medtrust_fidelity.options import chosen_convention, whole
 
 __all__ = ["NeighbourShares"]
 
@@ -27,16 +27,20 @@ class NeighbourShares:
     def compute(self, data: MetricInput) -> Mapping[str, Result]:
         """Estimate the four shares and their nulls at equal sample sizes, on which they depend.
 
-        The option `k` sets which neighbour makes the radius (5).
+        The option `k` sets which neighbour makes the radius (5); `convention = "kynkaanniemi"` adds precision and
+        recall with k = 3 and closed balls, of all images whatever their patients.
         """
-        k = _neighbour(data.options.get("k", 5))
+        k = whole(data, "prdc", "k", 5)
         sets = compare_features(data, least=2 * (k + 1))
         equal = sets.at_equal_size(data.seed)
         found = _infer(equal.train, equal.synthetic, data, k, "estimate")
         null = _infer(equal.null_train, equal.null_other, data, k, "null")
-        whole = stats.manifold(
+        everything = stats.manifold(
             sets.train.values, sets.synthetic.values, sets.train.patients, sets.synthetic.patients, k=k
         )
+        theirs = None
+        if chosen_convention(data, "prdc") == "kynkaanniemi":
+            theirs = stats.manifold(sets.train.values, sets.synthetic.values, convention="kynkaanniemi")
         results = {}
         for name, (result_id, title, unit) in _RESULTS.items():
             here, real = found[name], null[name]
@@ -49,8 +53,9 @@ class NeighbourShares:
                     "k": k,
                     "n_train": len(equal.train),
                     "n_synthetic": len(equal.synthetic),
-                    "all_images": getattr(whole, name),
+                    "all_images": getattr(everything, name),
                     "n_synthetic_all": len(sets.synthetic),
+                    **({"kynkaanniemi": getattr(theirs, name)} if theirs and name in ("precision", "recall") else {}),
                 },
                 notes=sets.notes + _limits(sets, equal),
                 title=title,
@@ -95,13 +100,3 @@ def _limits(sets: Comparison, equal: Comparison) -> tuple[str, ...]:
     if len(set(equal.train.patients)) < len(equal.train):
         notes.append("neighbours of the same patient do not count")
     return tuple(notes)
-
-
-def _neighbour(k: object) -> int:
-    try:
-        number = int(str(k))
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ConfigError(f"the option k is {k!r}: give a whole number of neighbours, such as 5")
-    return number

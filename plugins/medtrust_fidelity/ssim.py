@@ -20,9 +20,9 @@ from medtrust import (
     ops,
     stats,
 )
-from medtrust.errors import ConfigError
 from medtrust.seeding import derive_seed
 from medtrust.types import SetData
+from medtrust_fidelity.options import whole
 from medtrust_fidelity.pixels import stacked
 
 __all__ = ["SsimDiversity"]
@@ -55,7 +55,7 @@ class SsimDiversity:
 
         The option `pairs` sets about how many are drawn per set (2000).
         """
-        pairs = _count(data.options.get("pairs", _PAIRS))
+        pairs = whole(data, "ssim_diversity", "pairs", _PAIRS)
         multi = _side(data.train) >= _MULTI_SCALE
         train = _likeness(data.train, None, data, pairs, multi, "train")
         synthetic = _likeness(data.synthetic, None, data, pairs, multi, "synthetic")
@@ -153,13 +153,3 @@ def _evidence(synthetic: _Likeness) -> tuple[Evidence, ...]:
             )
         )
     return tuple(shown)
-
-
-def _count(pairs: object) -> int:
-    try:
-        number = int(str(pairs))
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ConfigError(f"the option pairs is {pairs!r}: give a whole number, such as {_PAIRS}")
-    return number

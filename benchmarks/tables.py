@@ -1,0 +1,63 @@
+"""Write the tables of docs/metrics from what they are about: the plugins' specs and the benchmarks' results.
+
+    python benchmarks/tables.py
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test holds every one to its source.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "metrics"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def metrics() -> str:
+    """One line per metric of the fidelity plugin."""
+    from medtrust_fidelity.plugin import medtrust_metrics
+
+    lines = ["| metric | results | says | better | needs | runs |", "|---|---|---|---|---|---|"]
+    for spec in medtrust_metrics():
+        bracket = "[space]" if "features" in spec.needs and not spec.spaces else ""
+        ids = ", ".join(f"`{name}{bracket}`" for name in spec.result_ids)
+        needs = f"{spec.min_samples} images, {spec.min_patients} patients"
+        when = "on request" if spec.optional else "always"
+        better = {"lower": "lower", "higher": "higher", "none": "see page"}[spec.direction]
+        lines.append(f"| [{spec.name}]({spec.name}.md) | {ids} | {spec.summary} | {better} | {needs} | {when} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {"metrics": (DOCS / "README.md", metrics)}
+
+
+def results(name: str) -> Any:
+    """What a benchmark has written."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def filled(name: str) -> tuple[Path, str, str]:
+    """The page of a table, its text now, and its text with the table renewed."""
+    page, table = TABLES[name]
+    now = page.read_text()
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(now):
+        raise SystemExit(f"{page} has no place for the table {name}: write <!-- {name} --> and <!-- /{name} --> there")
+    return page, now, pattern.sub(lambda found: found[1] + table() + found[2], now)
+
+
+def main() -> None:
+    """Renew every table."""
+    for name in TABLES:
+        page, now, then = filled(name)
+        page.write_text(then)
+        print(f"{page.relative_to(ROOT)}: {name} {'renewed' if now != then else 'is as it should be'}")
+
+
+if __name__ == "__main__":
+    main()
