@@ -33,7 +33,43 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, tuple[Path, Callable[[], str]]] = {"metrics": (DOCS / "README.md", metrics)}
+def parity() -> str:
+    """One line per metric and convention, as `benchmarks/parity.py` found them."""
+    lines = [
+        "| metric | convention | peer | ours | theirs | difference | allowed, because |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results("parity")["rows"]:
+        shown = ["all pixels" if row[side] is None else f"{row[side]:.7g}" for side in ("ours", "theirs")]
+        gap = "0" if row["difference"] == 0 else f"{row['difference']:.0e}"
+        lines.append(
+            f"| {row['metric']} | {row['convention']} | {row['peer']} | {shown[0]} | {shown[1]} | {gap} "
+            f"| {row['tolerance']:.0e}, {row['because']} |"
+        )
+    return "\n".join(lines)
+
+
+def coverage_images() -> str:
+    """One line per population and size, as `benchmarks/coverage_images.py` found them."""
+    found = results("coverage_images")
+    lines = [
+        "| statistic | features | population | patients | truth | covered | bracket | percentile bootstrap |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        boot = "" if row["bootstrap"] is None else f"{row['bootstrap']:.2f}"
+        bracket = "" if row["extrapolated"] == 1 else "yes"
+        lines.append(
+            f"| {row['statistic']} | {row['features']} | {row['population']} | {row['n']} | {row['truth']:.3g} "
+            f"| {row['cover']:.3f} | {bracket} | {boot} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "metrics": (DOCS / "README.md", metrics),
+    "parity": (DOCS / "parity.md", parity),
+}
 
 
 def results(name: str) -> Any:

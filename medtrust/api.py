@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from medtrust import __version__
+from medtrust.config import did_you_mean
 from medtrust.engine import Plan, make_plan, run_plan
 from medtrust.errors import ConfigError, DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit", "render_report"]
 
+MOST_SUBGROUPS = 20
 SHOWN_PACKAGES = ("medtrust", "torch", "numpy", "pluggy")
 
 
@@ -45,6 +47,7 @@ def audit(
     holdout: str | Path | None = None,
     features: str | Sequence[str] = ("radiomics",),
     metrics: str | Sequence[str] = "all",
+    subgroups: str | Sequence[str] = (),
     policy: str | Path = "research",
     baseline: str | Path | None = None,
     strict: bool = False,
@@ -77,6 +80,8 @@ def audit(
             be run, and the report says so.
         features: Feature spaces to compare in.
         metrics: Names; "all" stands for those that run unasked, "optional" for those that do not.
+        subgroups: Columns of the manifests that hold each image's subgroup, such as sex or site; in that of
+            synthetic it holds what the generator was asked for.
         policy: A policy file, or the name of a ready one: research, clinical-strict, ci-smoke.
         baseline: An earlier report.json that non-regression gates compare with.
         strict: A WARN exits 1.
@@ -125,7 +130,17 @@ def audit(
     before = gate.baseline_for(rules, baseline)
     features = [features] if isinstance(features, str) else list(features)
     asked = gate.demands(rules)
-    plan = make_plan(host, metrics=metrics, features=features, seed=seed, level=level, options=options, demands=asked)
+    columns = [subgroups] if isinstance(subgroups, str) else list(subgroups)
+    plan = make_plan(
+        host,
+        metrics=metrics,
+        features=features,
+        seed=seed,
+        level=level,
+        options=options,
+        demands=asked,
+        subgroups=columns,
+    )
     place = ensure_folder(Path(out)) if out is not None else None
     offline = bool(os.environ.get("CI")) if offline is None else offline
     cache_dir = Path(cache) if cache else Path(platformdirs.user_cache_dir("medtrust"))
@@ -159,6 +174,7 @@ def audit(
             subject, generator = described, drawn
     declared = common_intensity(list(sets.values()))
     _refuse_shared_patients(sets)
+    _check_subgroups(sets, columns)
     clock.mark("open")
 
     surveys = _survey(sets, extractors, declared, cache_dir, batch_size, workers, progress)
@@ -281,6 +297,30 @@ def _refuse_shared_patients(sets: Mapping[SetName, ImageSet]) -> None:
             f"{len(shared)} patients are in both train and holdout, for instance that of holdout/{example}; "
             "split by patient and run again"
         )
+
+
+def _check_subgroups(sets: Mapping[SetName, ImageSet], columns: Sequence[str]) -> None:
+    """Find a column that is misspelt, missing from a set, or no grouping at all before anything is computed."""
+    for column in columns:
+        values: dict[str, set[str]] = {}
+        known: set[str] = set()
+        for name, images in sets.items():
+            rows = [_shareable(header.attributes) for header in images.headers]
+            known |= {key for row in rows for key in row}
+            values[name] = {row[column] for row in rows if row.get(column)}
+        empty = [name for name, found in values.items() if not found]
+        if empty:
+            raise ConfigError(
+                f"--subgroups {column}: no image of {' and '.join(empty)} has a value there"
+                f"{did_you_mean(column, known)}; known columns: {', '.join(sorted(known)) or 'none'}. Each set's "
+                "manifest.csv needs the column; in that of synthetic it holds what the generator was asked for"
+            )
+        everything = set().union(*values.values())
+        if len(everything) > MOST_SUBGROUPS:
+            raise ConfigError(
+                f"--subgroups {column}: {len(everything)} different values are no subgroups; put them into at most "
+                f"{MOST_SUBGROUPS} classes, such as ages by decade"
+            )
 
 
 def _survey(

@@ -77,6 +77,7 @@ class Plan:
     level: float
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     demands: Mapping[str, Demand] = field(default_factory=dict)
+    subgroups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def make_plan(
     level: float,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     demands: Mapping[str, Demand] | None = None,
+    subgroups: Sequence[str] = (),
 ) -> Plan:
     """Resolve names to plugins and find every error that can be found before reading an image.
 
@@ -108,9 +110,10 @@ def make_plan(
         level: Confidence level of the intervals.
         options: Options by plugin name, handed to its metrics.
         demands: What the policy asks, by result id without the feature space.
+        subgroups: Columns that hold the subgroup of each image; none leaves out what needs them.
 
     Raises:
-        ConfigError: An unknown name, or a level outside (0, 1).
+        ConfigError: An unknown name, a metric that needs subgroups where no column is named, or a level outside (0, 1).
         PluginError: A named plugin is broken or ambiguous.
         SelectionError: Nothing is left to run.
     """
@@ -119,6 +122,11 @@ def make_plan(
     chosen = tuple(_canonical(host, name) for name in dict.fromkeys(features))
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     contributions = list({c.full_name: c for name in names for c in _named(host, name)}.values())
+    if not subgroups:
+        for c in contributions:
+            if "subgroups" in c.spec.needs and c.spec.name in names:
+                raise ConfigError(f"{c.spec.name} compares subgroups: name a manifest column with --subgroups COLUMN")
+        contributions = [c for c in contributions if "subgroups" not in c.spec.needs]
     jobs: list[Job] = []
     skipped: list[Result] = []
     spaces: dict[str, Contribution] = {}
@@ -137,7 +145,9 @@ def make_plan(
             jobs.append(job)
     if not jobs:
         raise SelectionError("no metric is left to run; see `medtrust plugins list` for what is installed")
-    return Plan(tuple(jobs), spaces, tuple(skipped), seed, level, options or {}, demands or {})
+    return Plan(
+        tuple(jobs), spaces, tuple(skipped), seed, level, options or {}, demands or {}, tuple(dict.fromkeys(subgroups))
+    )
 
 
 def _spaces_of(spec: MetricSpec, chosen: tuple[str, ...], options: Mapping[str, Any], host: Host) -> tuple[str, ...]:
@@ -246,6 +256,7 @@ def _run_job(
             demand=next((plan.demands[name] for name in job.spec.result_ids if name in plan.demands), Demand()),
             embed=embed.get(space),
             generator=generator if "generator" in job.spec.needs else None,
+            subgroups=plan.subgroups if "subgroups" in job.spec.needs else (),
         )
 
     data = given(job.space)
@@ -336,11 +347,15 @@ def _check_answer(job: Job, answer: Any) -> list[Result]:
         raise TypeError(f"compute() must return the results {sorted(declared)}, it returned {got}")
     rows = []
     for base, row in zip(job.spec.result_ids, job.ids, strict=True):
-        result = answer[base]
-        if not isinstance(result, Result):
-            raise TypeError(f"{base} must be a Result, it is a {type(result).__name__}")
-        _check_numbers(base, result, job.spec)
-        rows.append(_identified(result, job, row))
+        results = [answer[base]] if isinstance(answer[base], Result) else list(answer[base])
+        groups = [getattr(result, "subgroup", None) for result in results]
+        if not results or len(set(groups)) < len(groups):
+            raise TypeError(f"{base} must be a Result, or several that differ in subgroup, these are {groups}")
+        for result in results:
+            if not isinstance(result, Result):
+                raise TypeError(f"{base} must be a Result, it is a {type(result).__name__}")
+            _check_numbers(base, result, job.spec)
+            rows.append(_identified(result, job, row))
     return rows
 
 

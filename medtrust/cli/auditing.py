@@ -26,6 +26,7 @@ def _audit_options(command: F) -> F:
         ),
         click.option("--features", help="Feature spaces, comma-separated.  [default: radiomics]"),
         click.option("--metrics", help="Metrics, comma-separated; all, optional.  [default: all]"),
+        click.option("--subgroups", metavar="COLUMN", help="Manifest columns that hold each image's subgroup."),
         click.option("--policy", help="Policy file, or research, clinical-strict, ci-smoke.  [default: research]"),
         click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates."),
         click.option(

@@ -135,6 +135,7 @@ class MetricInput:
             included: for images that a metric edits itself. None where the metric asked for no features.
         by_space: For a metric that asked for its spaces together, one input per space; empty otherwise.
         generator: The generator that made `synthetic`; None where it is a folder or the metric does not need it.
+        subgroups: Attributes that images are grouped by, for a metric whose needs list "subgroups"; empty otherwise.
     """
 
     train: SetData
@@ -149,6 +150,7 @@ class MetricInput:
     embed: Embed | None = None
     by_space: Mapping[str, MetricInput] = field(default_factory=dict)
     generator: Any = None
+    subgroups: tuple[str, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -160,10 +162,10 @@ class MetricInput:
 class Metric(Protocol):
     """What a metric plugin provides; `MetricSpec.factory` is called without arguments and returns one."""
 
-    def compute(self, data: MetricInput) -> Result | Mapping[str, Result]:
+    def compute(self, data: MetricInput) -> Result | Mapping[str, Result | Sequence[Result]]:
         """Answer the question, or raise `Insufficient` with a sentence.
 
         Returns:
-            One Result, or one per id that the spec's `results` declares.
+            One Result, or one per id that the spec's `results` declares; or several of an id that differ in `subgroup`.
         """
         ...

@@ -63,8 +63,9 @@ class MetricSpec(Spec):
 
     Args:
         pillar: The question it belongs to.
-        needs: Any of train, holdout, synthetic, images, features, generator. Without a generator, where the synthetic
-            set is a folder, the metric is skipped and the report says why.
+        needs: Any of train, holdout, synthetic, images, features, generator, subgroups. Without a generator, where the
+            synthetic set is a folder, the metric is skipped and the report says why; without named subgroups it is not
+            planned.
         results: Ids it returns, "<pillar>.<name>"; empty means the one id made of pillar and name.
         spaces: Feature spaces it computes in; empty means every space the user chose, and the id gets "[space]".
         spaces_option: Option of the plugin, a list of names, that replaces `spaces`; ids of spaces that `spaces` does

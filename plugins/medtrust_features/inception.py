@@ -1,4 +1,4 @@
-"""Inception features exactly as pytorch-fid prepares them, from weights in any layout that can be read safely."""
+"""Inception features in the conventions people compare with, from weights in any layout that can be read safely."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from medtrust.errors import DataError
 from medtrust.types import Intensity
 from medtrust.weights import sha256_of
+from medtrust_features.inception_prepare import SIDE, prepare
 from medtrust_features.inception_weights import load_network
 
-__all__ = ["Inception", "prepare"]
+__all__ = ["CleanFidInception", "Inception", "TorchFidelityInception", "TorchmetricsInception", "prepare"]
 
 VERSION = "1"
-SIDE = 299
 MICRO_BATCH = 8
 
 
@@ -40,6 +40,7 @@ class Inception:
 
     standardise = False  # the Fréchet distance is defined on these features as they are
     names: tuple[str, ...] = ()
+    convention = "pytorch-fid"
 
     def __init__(self, weights: Path, *, device: str = "cpu", allow_code: bool = False) -> None:
         self.device = torch.device(device)
@@ -52,6 +53,8 @@ class Inception:
     def digest(self) -> str:
         """Digest of weights, version and kind of device, whose last bits differ."""
         text = f"inception\n{VERSION}\n{self.weights_sha256}\n{self.device.type}"
+        if self.convention != "pytorch-fid":
+            text += f"\n{self.convention}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def extract(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
@@ -68,7 +71,9 @@ class Inception:
             DataError: Another shape, an empty declared range, or a network with other outputs.
         """
         starts = range(0, len(images), MICRO_BATCH)
-        parts = [self._run(prepare(images[i : i + MICRO_BATCH].to(self.device), intensity)) for i in starts]
+        parts = [
+            self._run(prepare(images[i : i + MICRO_BATCH].to(self.device), intensity, self.convention)) for i in starts
+        ]
         return torch.cat(parts) if parts else torch.zeros(0, 2048)
 
     def _run(self, prepared: torch.Tensor) -> torch.Tensor:
@@ -82,25 +87,19 @@ class Inception:
         return features[: len(prepared)].float().cpu()
 
 
-def prepare(images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
-    """Bring images to what the network reads, as pytorch-fid does.
+class CleanFidInception(Inception):
+    """The same network, images prepared as clean-fid does: Pillow's bicubic per float channel."""
 
-    Args:
-        images: [N, C, H, W], any real dtype, in the unit of `intensity`; C is 1 or 3.
-        intensity: Declared range, mapped to -1 … 1.
+    convention = "clean-fid"
 
-    Returns:
-        [N, 3, 299, 299] float32.
 
-    Raises:
-        DataError: Another shape, or an empty declared range.
-    """
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
-        raise DataError(
-            f"inception reads images [N, C, H, W] with 1 or 3 channels and at least one pixel, got "
-            f"{list(images.shape)}; choose one channel, or another feature space"
-        )
-    if not intensity.hi > intensity.lo:
-        raise DataError(f"the declared range {intensity.lo} to {intensity.hi} is empty: declare the true one")
-    unit = ((images.double() - intensity.lo) / (intensity.hi - intensity.lo)).float().expand(-1, 3, -1, -1)
-    return 2 * torch.nn.functional.interpolate(unit, size=(SIDE, SIDE), mode="bilinear", align_corners=False) - 1
+class TorchFidelityInception(Inception):
+    """The same network, images prepared as TTUR, torch-fidelity, torchmetrics before 1.8: TensorFlow's bilinear."""
+
+    convention = "torch-fidelity"
+
+
+class TorchmetricsInception(Inception):
+    """The same network, images prepared as torchmetrics does since 1.8: bilinear with antialias."""
+
+    convention = "torchmetrics"

@@ -11,7 +11,7 @@ MEDTRUST_API = 1
 
 @hookimpl
 def medtrust_features() -> Iterable[FeatureSpec]:
-    """Offer the four feature spaces that docs/features.md describes."""
+    """Offer the feature spaces that docs/features.md describes."""
     yield FeatureSpec(
         name="radiomics",
         version="1",
@@ -26,6 +26,19 @@ def medtrust_features() -> Iterable[FeatureSpec]:
         requires=("torchvision", "pytorch_fid"),
         weights="inception",
     )
+    for convention, who, factory in (
+        ("clean-fid", "clean-fid does: Pillow's bicubic", "CleanFidInception"),
+        ("torch-fidelity", "TTUR and torch-fidelity do: TensorFlow's bilinear", "TorchFidelityInception"),
+        ("torchmetrics", "torchmetrics does since 1.8: bilinear with antialias", "TorchmetricsInception"),
+    ):
+        yield FeatureSpec(
+            name=f"inception-{convention}",
+            version="1",
+            factory=f"medtrust_features.inception:{factory}",
+            summary=f"the same 2048 features, images prepared as {who}",
+            requires=("torchvision", "pytorch_fid"),
+            weights="inception",
+        )
     yield FeatureSpec(
         name="pixels",
         version="1",

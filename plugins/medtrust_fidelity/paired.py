@@ -14,7 +14,7 @@ from medtrust.seeding import derive_seed
 from medtrust.types import SetData
 from medtrust_fidelity.pairing import Pairs, body, find_pairs, same_kind, tensors
 
-__all__ = ["PairedLikeness"]
+__all__ = ["PairedLikeness", "measure_pair"]
 
 _POWER = 0.8
 _WINDOW = 11
@@ -47,7 +47,7 @@ class PairedLikeness:
         count = len(set(patients))
         if count < _LEAST:
             raise Insufficient(f"the pairs are of {count} patients; an interval by patient needs {_LEAST}")
-        values = _table([_measure(data, x, y) for x, y in tensors(pairs, data.synthetic)])
+        values = _table([measure_pair(data, x, y) for x, y in tensors(pairs, data.synthetic)])
         null_values, null_patients = _strangers(data, pairs.real)
         results = {}
         for name, (title, unit, _) in MEASURES.items():
@@ -62,8 +62,14 @@ class PairedLikeness:
         return results
 
 
-def _measure(data: MetricInput, x: torch.Tensor, y: torch.Tensor) -> dict[str, float | str]:
-    """The five measures of one pair; a sentence instead of a number that does not exist."""
+def measure_pair(data: MetricInput, x: torch.Tensor, y: torch.Tensor) -> dict[str, float | str]:
+    """The five measures of one pair; a sentence instead of a number that does not exist.
+
+    Args:
+        data: The metric's input, for its declared range and options.
+        x: Real image [1, C, H, W] or [1, C, D, H, W].
+        y: Synthetic image, of the same shape and type.
+    """
     width = data.intensity.hi - data.intensity.lo
     inside = body(data, x[0].numpy())
     if inside is not None and not inside.any():
@@ -124,7 +130,7 @@ def _strangers(data: MetricInput, real: SetData) -> tuple[dict[str, list[float] 
         one, other = real.images[i], real.images[j]
         if one.pixels.shape != other.pixels.shape:
             continue
-        rows.append(_measure(data, *same_kind(one.name, one.pixels, other.name, other.pixels)))
+        rows.append(measure_pair(data, *same_kind(one.name, one.pixels, other.name, other.pixels)))
         patients.append((real.patients[i], real.patients[j]))
     if not rows:
         raise Insufficient("no two real images of different patients have the same shape, so there is no null")

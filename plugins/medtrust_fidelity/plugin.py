@@ -101,6 +101,19 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_patients=3,
         citation="doi:10.1364/JOSAA.4.002379",
     )
+    yield MetricSpec(
+        name="subgroups",
+        version="1",
+        factory="medtrust_fidelity.subgroups:SubgroupExcess",
+        summary="distance beyond that of real images within each subgroup, and its disparity between subgroups",
+        pillar="equity",
+        needs=("train", "synthetic", "holdout", "features", "subgroups"),
+        results=tuple(f"equity.{name}_{part}" for name in ("fd", "mmd") for part in ("excess", "disparity")),
+        direction="lower",
+        min_samples=4,
+        min_patients=4,
+        citation="doi:10.1111/j.2517-6161.1995.tb02031.x",
+    )
     yield from _on_request()
 
 
