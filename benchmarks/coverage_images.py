@@ -31,6 +31,7 @@ from medtrust.types import Intensity
 LEVEL = 0.95
 LEVELS = Intensity(0.0, 255.0, "level")
 BLUR = 0.6  # pixels
+FEW = 400  # patients, above which a third of the repetitions is drawn
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--features", nargs="+", default=["radiomics"], help="radiomics, inception")
-    parser.add_argument("--reps", type=int, default=200)
+    parser.add_argument("--reps", type=int, default=200, help="a third of them above 400 patients")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 400, 1000, 2000])
     parser.add_argument("--bootstrap", type=int, default=40, help="draws of the percentile bootstrap, 0 for none")
     parser.add_argument("--out", type=Path)
@@ -207,7 +208,8 @@ def main() -> None:
             for n in options.sizes:
                 for statistic in ("frechet", "kid"):
                     draws = options.bootstrap if statistic == "frechet" else 0
-                    row = study(statistic, name, space, a, b, n, options.reps, draws)
+                    reps = options.reps if n <= FEW else options.reps // 3
+                    row = study(statistic, name, space, a, b, n, reps, draws)
                     rows.append(row)
                     boot = "" if row.bootstrap is None else f"{row.bootstrap:.2f}"
                     print(

@@ -339,7 +339,7 @@ def _identified(result: Result, job: Job, row: str) -> Result:
 
 def _check_answer(job: Job, answer: Any) -> list[Result]:
     """Hold a metric to what its spec declares."""
-    if isinstance(answer, Result):
+    if isinstance(answer, Result) or (isinstance(answer, list | tuple) and answer):
         answer = {job.spec.result_ids[0]: answer}
     declared = set(job.spec.result_ids)
     if not isinstance(answer, Mapping) or set(answer) != declared:

@@ -96,7 +96,18 @@ class Inside:
         return Result(Estimate(float(data.generator.answer)))
 
 
-METRICS = {c.__name__.lower(): c for c in (Gap, Vandal, Crash, Quit, Shy, NotANumber, Wrong, Two)}
+class Grouped:
+    def compute(self, data):
+        assert data.subgroups == ("sex",)
+        return [Result(Estimate(1.0), subgroup=f"sex={x}") for x in "FM"]
+
+
+class Doubled:
+    def compute(self, data):
+        return {"fidelity.doubled": [Result(Estimate(1.0), subgroup="sex=F")] * 2}
+
+
+METRICS = {c.__name__.lower(): c for c in (Gap, Vandal, Crash, Quit, Shy, NotANumber, Wrong, Two, Doubled)}
 
 
 class Plugin:
@@ -145,6 +156,14 @@ class Plugin:
             pillar="privacy",
             needs=("train", "synthetic", "generator"),
         )
+        yield MetricSpec(
+            name="grouped",
+            version="1",
+            factory=f"{MODULE}:Grouped",
+            pillar="equity",
+            needs=("train", "synthetic", "subgroups"),
+        )
+        yield MetricSpec(name="rare", version="1", factory=f"{MODULE}:Gap", pillar="fidelity", optional=True)
 
     @hookimpl
     def medtrust_features(self):
@@ -155,7 +174,7 @@ class Plugin:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     module = python_types.ModuleType(MODULE)
-    for metric in (*METRICS.values(), Together, Inside):
+    for metric in (*METRICS.values(), Together, Inside, Grouped):
         setattr(module, metric.__name__, metric)
     monkeypatch.setitem(sys.modules, MODULE, module)
     host = build_host(allow=[])
@@ -174,8 +193,8 @@ def _sets(n: int = 8) -> tuple[dict, dict]:
     return sets, {"plain": features}
 
 
-def _run(host: Host, *metrics: str, n: int = 8):
-    plan = make_plan(host, metrics=list(metrics), features=["plain"], seed=0, level=0.95)
+def _run(host: Host, *metrics: str, n: int = 8, subgroups: tuple[str, ...] = ()):
+    plan = make_plan(host, metrics=list(metrics), features=["plain"], seed=0, level=0.95, subgroups=subgroups)
     sets, features = _sets(n)
     return run_plan(plan, host, sets, features, INTENSITY, QuietProgress())
 
@@ -279,3 +298,31 @@ def test_a_metric_that_needs_the_generator_is_skipped_without_one(host):
     assert "folder of images" in rows[0].reason
     _, rows = _run_with(host, "inside", generator=python_types.SimpleNamespace(answer=7))
     assert rows[0].estimate.value == 7
+
+
+def test_groups_of_metrics_and_what_needs_subgroups(host):
+    """`all` runs what runs unasked, `optional` the rest, subgroups only with a column; each once, whoever names it."""
+
+    def names(*metrics: str, subgroups: tuple[str, ...] = ()) -> list[str]:
+        plan = make_plan(
+            host, metrics=list(metrics), features=["plain"], seed=0, level=0.95, subgroups=subgroups
+        )  # fmt: skip
+        return [job.spec.name for job in plan.jobs]
+
+    assert "rare" not in names("all")
+    assert "grouped" not in names("all")
+    assert names("optional") == ["rare"]
+    assert sorted(names("all", "optional")) == sorted([*names("all"), "rare"])
+    assert names("gap", "all").count("gap") == 1
+    assert set(names("all", subgroups=("sex",))) == {*names("all"), "grouped"}
+    with pytest.raises(ConfigError, match="--subgroups COLUMN"):
+        names("grouped")
+
+
+def test_one_id_may_have_a_row_per_subgroup(host):
+    """Rows of one id that differ in subgroup are kept; two of the same are a fault of the metric."""
+    rows = _run(host, "grouped", subgroups=("sex",)).results
+    assert [(row.id, row.subgroup) for row in rows] == [("equity.grouped", "sex=F"), ("equity.grouped", "sex=M")]
+    (row,) = _run(host, "doubled").results
+    assert row.status == "error"
+    assert "several that differ in subgroup" in row.reason

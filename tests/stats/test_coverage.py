@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+
+from medtrust.stats import fd_infinity_interval
 
 STUDY = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
 
@@ -46,6 +49,17 @@ def test_frechet_interval_covers_where_the_percentile_bootstrap_fails(study: Mod
     assert row.bootstrap < row.cover
     if population.name == "equal":
         assert row.bootstrap == 0
+
+
+@pytest.mark.parametrize("index", [1, 5])
+def test_fd_infinity_interval_covers(study: ModuleType, index: int) -> None:
+    """The interval about FD∞ holds the population's distance, also with several images a patient."""
+    population, hits = list(study.populations(4))[index], []
+    for rep in range(30):
+        a, b, patients = population.draw(60, rep)
+        found = fd_infinity_interval(a, b, patients, None, seed=rep, splits=12).interval
+        hits.append(found.lo <= population.frechet() <= found.hi)
+    assert np.mean(hits) >= 0.8  # 30 draws at 95 % fall below once in 1000
 
 
 @pytest.mark.parametrize("index", range(6))
