@@ -11,9 +11,16 @@ from medtrust.errors import DataError
 from medtrust.types import Intensity
 from medtrust.weights import sha256_of
 from medtrust_features.inception_prepare import SIDE, prepare
-from medtrust_features.inception_weights import load_network
+from medtrust_features.inception_weights import load_class_head, load_network
 
-__all__ = ["CleanFidInception", "Inception", "TorchFidelityInception", "TorchmetricsInception", "prepare"]
+__all__ = [
+    "CleanFidInception",
+    "Inception",
+    "InceptionLogits",
+    "TorchFidelityInception",
+    "TorchmetricsInception",
+    "prepare",
+]
 
 VERSION = "1"
 MICRO_BATCH = 8
@@ -103,3 +110,33 @@ class TorchmetricsInception(Inception):
     """The same network, images prepared as torchmetrics does since 1.8: bilinear with antialias."""
 
     convention = "torchmetrics"
+
+
+class InceptionLogits(TorchFidelityInception):
+    """Logits of the 1008 classes without bias, images prepared as torch-fidelity does: what the Inception Score reads.
+
+    Args:
+        weights: A state dict that keeps the class head, as pytorch-fid's does.
+        device: As in `Inception`.
+
+    Raises:
+        DataError: The file has no class head, or does not hold this network.
+    """
+
+    convention = "torch-fidelity"
+
+    def __init__(self, weights: Path, *, device: str = "cpu") -> None:
+        super().__init__(weights, device=device)
+        self.head = load_class_head(Path(weights), self.weights_sha256)
+        self.names = tuple(f"logit.{i}" for i in range(len(self.head)))
+
+    @property
+    def digest(self) -> str:
+        """Digest of the features and of being their logits."""
+        return hashlib.sha256(f"logits\n{super().digest}".encode()).hexdigest()
+
+    def extract(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+        """Run the network and its class head; as `Inception.extract`, but [N, 1008]."""
+        head, features = self.head.double(), super().extract(images, intensity).double()
+        rows = [head @ row for row in features]  # one by one: the bits of a row do not depend on the others
+        return torch.stack(rows).float() if rows else torch.zeros(0, len(head))

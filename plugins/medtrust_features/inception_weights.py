@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from medtrust.errors import DataError, SafetyError
 from medtrust.weights import KNOWN
 
-__all__ = ["load_network"]
+__all__ = ["load_class_head", "load_network"]
 
 _TORCHSCRIPT_SHA256 = next(file.sha256 for file in KNOWN["inception"] if file.filename.endswith(".pt"))
 _STATE_DICT_SHA256 = next(file.sha256 for file in KNOWN["inception"] if file.filename.endswith(".pth"))
@@ -49,6 +49,28 @@ def load_network(path: Path, sha256: str, *, allow_code: bool) -> torch.nn.Modul
         except SafetensorError as error:
             raise DataError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
     return _filled(_from_state_dict(path, sha256), path)
+
+
+def load_class_head(path: Path, sha256: str) -> torch.Tensor:
+    """Read the weights of the 1008 classes, [1008, 2048], without their bias, which no Inception Score uses.
+
+    Args:
+        path: A state dict that keeps the class head, as pytorch-fid's does.
+        sha256: Its digest.
+
+    Raises:
+        DataError: The file has no class head.
+        SafetyError: The file could run code.
+    """
+    if not _is_torchscript(path):
+        state = load_file(path) if _is_safetensors(path) else _from_state_dict(path, sha256)
+        head = state.get("fc.weight")
+        if head is not None and head.ndim == 2 and head.shape[1] == 2048:
+            return head.float()
+    raise DataError(
+        f"{path} has no class head (fc.weight), which class logits need; give pytorch-fid's own state dict, "
+        "pt_inception-2015-12-05-6726825d.pth"
+    )
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -40,6 +40,14 @@ def medtrust_features() -> Iterable[FeatureSpec]:
             weights="inception",
         )
     yield FeatureSpec(
+        name="inception-logits",
+        version="1",
+        factory="medtrust_features.inception:InceptionLogits",
+        summary="logits of its 1008 classes, for the Inception Score; needs weights with the class head",
+        requires=("torchvision", "pytorch_fid"),
+        weights="inception",
+    )
+    yield FeatureSpec(
         name="pixels",
         version="1",
         factory="medtrust_features.pixels:Pixels",
