@@ -45,17 +45,23 @@ def find_pairs(data: MetricInput) -> Pairs:
     """Pair synthetic images with real ones as the user declared.
 
     The option `pair_by` is "name", the path below the set's folder without its suffix, or a column of both manifests;
-    `pair_with` is the real set, holdout where there is one, else train.
+    it must be given, since files may have equal names by accident. `pair_with` is the real set, holdout where there is
+    one, else train.
 
     Raises:
         ConfigError: `pair_with` names no set that there is.
-        Insufficient: A key is missing or doubled, or no synthetic image has a partner.
+        Insufficient: `pair_by` is not given, a key is missing or doubled, or no synthetic image has a partner.
     """
     wanted = option(data, "paired", "pair_with", "holdout" if data.holdout is not None else "train")
     real = {"train": data.train, "holdout": data.holdout}.get(wanted)
     if real is None:
         raise ConfigError(f"the option pair_with is {wanted!r}: give a real set of this audit, train or holdout")
-    column = str(option(data, "paired", "pair_by", "name"))
+    column = str(option(data, "paired", "pair_by", ""))
+    if not column:
+        raise Insufficient(
+            'nobody has said how synthetic images are paired with real ones: set pair_by = "name", or a column of both '
+            "manifests, in [plugins.fidelity.paired]"
+        )
     known = {key: row for row, key in enumerate(_keys(real, column))}
     left, right = [], []
     for row, key in enumerate(_keys(data.synthetic, column)):

@@ -32,7 +32,7 @@ def given(synthetic: np.ndarray, *, side: int = 24, per_patient: int = 1, **opti
         synthetic=named("synthetic", synthetic[::-1].copy(), keys[::-1][: len(synthetic)]),
         intensity=GREY,
         seed=3,
-        options={"paired": options} if options else {},
+        options={"paired": {"pair_by": "name", **options}},
     )
 
 
@@ -129,7 +129,7 @@ def test_the_body_mask_leaves_the_air_out() -> None:
     base = given(damaged)
     data = replace(base, holdout=replace(base.holdout, images=image_set("holdout", real).images))
     assert value(data, "mae") > 10
-    masked = replace(data, options={"paired": {"body_above": 50}})
+    masked = replace(data, options={"paired": {"pair_by": "name", "body_above": 50}})
     assert value(masked, "mae") == 0
     assert value(masked, "ssim") == pytest.approx(1, abs=0.05)
     assert "no form inside a mask" in ask(masked)["ms_ssim"].reason
@@ -137,7 +137,7 @@ def test_the_body_mask_leaves_the_air_out() -> None:
     holed = replace(masked, synthetic=replace(masked.synthetic, images=image_set("s", damaged[::-1].copy()).images))
     assert value(holed, "mae") == pytest.approx(90 * 4 / 256)
     with pytest.raises(Insufficient, match="nothing above body_above"):
-        ask(replace(data, options={"paired": {"body_above": 255}}))
+        ask(replace(data, options={"paired": {"pair_by": "name", "body_above": 255}}))
 
 
 def test_the_interval_is_by_patient() -> None:
@@ -157,12 +157,14 @@ def test_the_interval_is_by_patient() -> None:
 def test_what_cannot_be_paired_is_refused() -> None:
     """No partners, doubled names, other sizes, few patients, a wrong set."""
     data = given(pictures(2, N))
+    with pytest.raises(Insufficient, match="nobody has said how synthetic images are paired"):
+        ask(replace(data, options={}))
     with pytest.raises(Insufficient, match="no synthetic image has a partner in train by file name"):
-        ask(replace(data, options={"paired": {"pair_with": "train"}}))
+        ask(replace(data, options={"paired": {"pair_by": "name", "pair_with": "train"}}))
     with pytest.raises(ConfigError, match="pair_with is 'test'"):
         ask(replace(data, options={"paired": {"pair_with": "test"}}))
     with pytest.raises(ConfigError, match="body_above is 'air'"):
-        ask(replace(data, options={"paired": {"body_above": "air"}}))
+        ask(replace(data, options={"paired": {"pair_by": "name", "body_above": "air"}}))
     twice = replace(data.synthetic, names=("case-01.png",) * N)
     with pytest.raises(Insufficient, match="two images of synthetic have the same key 'case-01'"):
         ask(replace(data, synthetic=twice))
