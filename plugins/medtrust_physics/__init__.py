@@ -1,0 +1,1 @@
+"""Is the image physically plausible? Noise spectra, background noise, tissues, stains and signal equations."""
