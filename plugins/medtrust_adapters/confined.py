@@ -40,7 +40,7 @@ class ConfinedSeries(Series):
         conditions: ConditionSpec,
         unpacked: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        super().__init__(values, chunk, caps, conditions, {"process": "confined", **sandbox.confinement})
+        super().__init__(values, chunk, caps, conditions, {"confined": sandbox.confinement})
         self._sandbox = sandbox
         self._unpacked = unpacked  # the folder lives as long as the generator
         self.probe()

@@ -48,7 +48,7 @@ def test_a_graph_draws_what_its_module_draws(tmp_path, factory, write):
     assert generator.caps.trust == "graph"
     drawn = same_whatever_the_batch(generator)
     assert np.abs(drawn.astype(int) - expected(made.seeded(made.Tiny), 11, 21)).max() <= 1
-    assert generator.artifact["process"] == "confined"
+    assert set(generator.artifact["confined"]) == {"network", "files", "memory", "cpu"}
     generator.close()
 
 
@@ -167,7 +167,7 @@ def test_the_process_is_shut_in(tmp_path):
     outside = tmp_path / "outside"
     options = package(tmp_path, ATTEMPTS)
     generator = PythonEntry().open("mine:Prober", {**options, "outside": str(outside), "secret": str(secret)}, "cpu")
-    held = {key: generator.artifact[key] for key in ("network", "files")}
+    held = {key: generator.artifact["confined"][key] for key in ("network", "files")}
     generator.close()
     if held != {"network": "none", "files": "confined"}:
         pytest.skip(f"this kernel confines no more than {held}")
