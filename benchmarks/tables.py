@@ -53,15 +53,15 @@ def coverage_images() -> str:
     """One line per population and size, as `benchmarks/coverage_images.py` found them."""
     found = results("coverage_images")
     lines = [
-        "| statistic | features | population | patients | truth | covered | bracket | percentile bootstrap |",
-        "|---|---|---|---|---|---|---|---|",
+        "| statistic | features | population | patients | draws | truth | covered | bracket | percentile bootstrap |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         boot = "" if row["bootstrap"] is None else f"{row['bootstrap']:.2f}"
         bracket = "" if row["extrapolated"] == 1 else "yes"
         lines.append(
-            f"| {row['statistic']} | {row['features']} | {row['population']} | {row['n']} | {row['truth']:.3g} "
-            f"| {row['cover']:.3f} | {bracket} | {boot} |"
+            f"| {row['statistic']} | {row['features']} | {row['population']} | {row['n']} | {row['reps']} "
+            f"| {row['truth']:.3g} | {row['cover']:.3f} | {bracket} | {boot} |"
         )
     return "\n".join(lines)
 
@@ -69,6 +69,7 @@ def coverage_images() -> str:
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "metrics": (DOCS / "README.md", metrics),
     "parity": (DOCS / "parity.md", parity),
+    "coverage_images": (DOCS / "coverage.md", coverage_images),
 }
 
 
