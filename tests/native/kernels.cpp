@@ -17,6 +17,7 @@
 #include "../../csrc/radiomics.h"
 #include "../../csrc/sampler.h"
 #include "../../csrc/ssim.h"
+#include "../../csrc/ssim_gradient.h"
 
 using namespace medtrust;
 
@@ -310,6 +311,39 @@ static void sampler_cases() {
     }
 }
 
+// The gradient is the slope of the values, from one pixel to a window as large as the image; threads change no bit.
+template <typename T>
+static void ssim_gradient_case(int64_t height, int64_t width, const std::vector<double>& taps, bool reflect) {
+  SsimSpec s{};
+  s.planes = 2, s.depth = 1, s.height = height, s.width = width, s.pixel = Pixel::f32;
+  s.size = int64_t(taps.size()), s.depth_size = 1, s.taps = taps.data(), s.reflect = reflect;
+  s.c1 = 6.5, s.c2 = 58.5, s.covariance = 1, s.guard = 1e6;
+  const int64_t count = 2 * height * width;
+  std::vector<T> x(size_t(count), 0), y = x, grad_x = x, grad_y = x, again = x;
+  for (int64_t i = 0; i < count; ++i) x[size_t(i)] = T(i * 37 % 101), y[size_t(i)] = T(i * 53 % 97);
+  const double upstream[4] = {1, -2, 0.5, 3};
+  ssim_gradient_cpu(x.data(), y.data(), sizeof(T) == 8, s, upstream, grad_x.data(), grad_y.data(), 1);
+  ssim_gradient_cpu(x.data(), y.data(), sizeof(T) == 8, s, upstream, again.data(), nullptr, 3);
+  CHECK(again == grad_x);
+  ssim_gradient_cpu(x.data(), y.data(), sizeof(T) == 8, s, upstream, nullptr, again.data(), 2);
+  CHECK(again == grad_y);
+  for (const T g : grad_x) CHECK(std::isfinite(double(g)));
+}
+
+static void ssim_gradient_cases() {
+  where = "ssim gradient";
+  const std::vector<double> one{1}, five(5, 0.2), most(63, 1.0 / 63);
+  for (int64_t width : {5, 7, 8, 9, 16, 17, 33}) {
+    ssim_gradient_case<float>(6, width, five, false);
+    ssim_gradient_case<double>(5, width, five, true);
+  }
+  ssim_gradient_case<double>(1, 1, one, false);
+  ssim_gradient_case<float>(3, 3, five, true);
+  ssim_gradient_case<double>(63, 64, most, false);
+  ssim_gradient_case<float>(32, 32, most, true);
+  ssim_gradient_case<float>(100, 90, five, true);  // enough work for a team
+}
+
 static void radiomics_cases() {
   where = "radiomics";
   for (int64_t height : {1, 2, 5, 33})
@@ -357,6 +391,7 @@ int main() {
     return 77;  // this instruction set or matrix unit is not here
   }
   ssim_cases();
+  ssim_gradient_cases();
   halve_cases();
   neighbour_cases();
   candidate_cases();
