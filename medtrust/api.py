@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
@@ -63,6 +64,7 @@ def audit(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     config: Config | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
     workers: int | None = None,
     batch_size: int = 64,
     offline: bool | None = None,
@@ -98,6 +100,7 @@ def audit(
         config: Settings with their origins: told to plugins, kept in run.json; its plugin tables are the options when
             none are given.
         device: cpu or cuda.
+        precision: fp32 or bf16, for feature spaces that run a network; docs/features.md says what bf16 changes.
         workers: Decoding threads.
         batch_size: Images per extraction batch.
         offline: Never open a socket; true by default under CI.
@@ -144,7 +147,7 @@ def audit(
     place = ensure_folder(Path(out)) if out is not None else None
     offline = bool(os.environ.get("CI")) if offline is None else offline
     cache_dir = Path(cache) if cache else Path(platformdirs.user_cache_dir("medtrust"))
-    extractors = _extractors(plan, host, weights or {}, offline, cache_dir, device)
+    extractors = _extractors(plan, host, weights or {}, offline, cache_dir, device, precision)
 
     clock.mark("plan")
     sets: dict[SetName, ImageSet] = {}
@@ -266,7 +269,7 @@ class _Clock:
 
 
 def _extractors(
-    plan: Plan, host: Host, weights: Mapping[str, Path], offline: bool, cache_dir: Path, device: str
+    plan: Plan, host: Host, weights: Mapping[str, Path], offline: bool, cache_dir: Path, device: str, precision: str
 ) -> dict[str, Any]:
     from medtrust.weights import resolve_weights
 
@@ -277,7 +280,10 @@ def _extractors(
             options["weights"] = resolve_weights(
                 contribution.spec.weights, weights, offline=offline, cache_dir=cache_dir
             )
-        extractors[name] = host.load(contribution)(**options)
+        factory = host.load(contribution)
+        if "precision" in inspect.signature(factory).parameters:
+            options["precision"] = precision
+        extractors[name] = factory(**options)
     unused = set(weights) - {c.spec.weights for c in plan.spaces.values()}
     if unused:
         raise ConfigError(
@@ -399,6 +405,7 @@ def _run_facts(
         "device": device,
         "evidence": evidence,
         "features": {name: extractor.digest for name, extractor in extractors.items()},
+        "spaces": {name: dict(getattr(extractor, "facts", {})) for name, extractor in extractors.items()},
         "plugins": host.plugins(),
         "env": {
             "python": platform.python_version(),

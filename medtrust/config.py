@@ -149,6 +149,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "evidence": Key(_one_of("none", "blur", "full"), "none", "how much of a real image evidence may show"),
         "seed": Key(_whole(0), 0, "root seed of the run"),
         "device": Key(_device, "cpu", "where to compute"),
+        "precision": Key(_one_of("fp32", "bf16"), "fp32", "arithmetic of networks: fp32 is exact, bf16 is faster"),
         "workers": Key(_whole(1), None, "decoding threads; as many as there are cores when not set"),
         "offline": Key(_flag, False, "open no network connection; the default is true where CI is set"),
         "level": Key(_level, 0.95, "confidence level of intervals"),

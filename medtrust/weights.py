@@ -48,6 +48,13 @@ KNOWN: Mapping[str, tuple[WeightFile, ...]] = {
             87_335_461,
         ),
     ),
+    "efficientnet-lite0": (
+        WeightFile(
+            "efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            18_826_032,
+        ),
+    ),
 }
 
 

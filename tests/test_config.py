@@ -29,6 +29,7 @@ SAMPLES = {
     "evidence": ("none", "blur", "full"),
     "seed": (1, "2", 3),
     "device": ("cpu", "cuda", "cuda:1"),
+    "precision": ("fp32", "bf16", "fp32"),
     "workers": (1, "2", 3),
     "offline": (True, "0", True),
     "level": (0.9, "0.8", 0.7),

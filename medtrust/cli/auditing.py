@@ -43,6 +43,9 @@ def _audit_options(command: F) -> F:
         click.option("--level", type=float, help="Confidence level.  [default: 0.95]"),
         click.option("--seed", type=int, help="Root seed.  [default: 0]"),
         click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where networks run.  [default: cpu]"),
+        click.option(
+            "--precision", type=click.Choice(["fp32", "bf16"]), help="Arithmetic of networks.  [default: fp32]"
+        ),
         click.option("--workers", type=int, help="Decoding threads.  [default: number of cores]"),
         click.option("--batch-size", type=int, help="Images per batch.  [default: 64]"),
         click.option("--offline/--online", default=None, help="Never open a socket.  [default: offline under CI]"),

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from medtrust.errors import DataError, SafetyError
 from medtrust.weights import KNOWN
+from medtrust_features.state_dicts import fill, is_torchscript, read_state_dict
 
 __all__ = ["load_class_head", "load_network"]
 
 _TORCHSCRIPT_SHA256 = next(file.sha256 for file in KNOWN["inception"] if file.filename.endswith(".pt"))
 _STATE_DICT_SHA256 = next(file.sha256 for file in KNOWN["inception"] if file.filename.endswith(".pth"))
-_SAFE_UNPICKLER = (2, 10)  # earlier releases of torch have known holes in weights_only
 
 
 def load_network(path: Path, sha256: str, *, allow_code: bool) -> torch.nn.Module:
@@ -35,7 +32,7 @@ def load_network(path: Path, sha256: str, *, allow_code: bool) -> torch.nn.Modul
     """
     if sha256 == _TORCHSCRIPT_SHA256:
         return _filled(_from_known_torchscript(path), path)
-    if _is_torchscript(path):
+    if is_torchscript(path):
         if not allow_code:
             raise SafetyError(
                 f"{path} is a TorchScript program of unknown origin; convert its weights to safetensors, "
@@ -43,12 +40,7 @@ def load_network(path: Path, sha256: str, *, allow_code: bool) -> torch.nn.Modul
             )
         program: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         return program
-    if _is_safetensors(path):
-        try:
-            return _filled(load_file(path), path)
-        except SafetensorError as error:
-            raise DataError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
-    return _filled(_from_state_dict(path, sha256), path)
+    return _filled(read_state_dict(path, trusted=sha256 == _STATE_DICT_SHA256), path)
 
 
 def load_class_head(path: Path, sha256: str) -> torch.Tensor:
@@ -62,9 +54,8 @@ def load_class_head(path: Path, sha256: str) -> torch.Tensor:
         DataError: The file has no class head.
         SafetyError: The file could run code.
     """
-    if not _is_torchscript(path):
-        state = load_file(path) if _is_safetensors(path) else _from_state_dict(path, sha256)
-        head = state.get("fc.weight")
+    if not is_torchscript(path):
+        head = read_state_dict(path, trusted=sha256 == _STATE_DICT_SHA256).get("fc.weight")
         if head is not None and head.ndim == 2 and head.shape[1] == 2048:
             return head.float()
     raise DataError(
@@ -73,37 +64,6 @@ def load_class_head(path: Path, sha256: str) -> torch.Tensor:
     )
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as stream:
-        start = stream.read(9)
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8
-
-
-def _from_state_dict(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if sha256 != _STATE_DICT_SHA256 and version < _SAFE_UNPICKLER:
-        raise SafetyError(
-            f"{path} is a pickled state dict of unknown origin and torch {torch.__version__} cannot read it safely; "
-            "install torch 2.10 or later, or convert it to safetensors"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"{path} is no state dict that can be read without running code ({first}); give a plain state dict, "
-            "or safetensors"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError(f"{path} does not hold a state dict; save `network.state_dict()` and give that file")
-    return state
 
 
 def _from_known_torchscript(path: Path) -> dict[str, torch.Tensor]:
@@ -130,17 +90,7 @@ def _from_known_torchscript(path: Path) -> dict[str, torch.Tensor]:
 def _filled(state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
     network = _empty_network()
     body = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    expected = network.state_dict()
-    optional = {name for name in expected if name.endswith("num_batches_tracked")}  # old files lack these counters
-    missing, extra = sorted(set(expected) - set(body) - optional), sorted(set(body) - set(expected))
-    shapes = sorted(name for name in set(body) & set(expected) if body[name].shape != expected[name].shape)
-    if missing or extra or shapes:
-        example = (missing or extra or shapes)[0]
-        raise DataError(
-            f"{path} is not pytorch-fid's Inception ({len(missing)} tensors missing, {len(extra)} unknown, "
-            f"{len(shapes)} of another shape, such as {example}); give the FID weights, not torchvision's"
-        )
-    network.load_state_dict(body, strict=False)
+    fill(network, body, path, "pytorch-fid's Inception", "give the FID weights, not torchvision's")
     return network
 
 

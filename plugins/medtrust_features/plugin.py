@@ -48,6 +48,13 @@ def medtrust_features() -> Iterable[FeatureSpec]:
         weights="inception",
     )
     yield FeatureSpec(
+        name="efficientnet-lite0",
+        version="1",
+        factory="medtrust_features.efficientnet:EfficientNetLite0",
+        summary="1280 pooled features of EfficientNet-Lite0 (ImageNet): a second, faster family beside inception",
+        weights="efficientnet-lite0",
+    )
+    yield FeatureSpec(
         name="pixels",
         version="1",
         factory="medtrust_features.pixels:Pixels",

@@ -19,7 +19,7 @@ from torchvision.models.inception import BasicConv2d
 from medtrust.errors import DataError, SafetyError
 from medtrust.types import Intensity
 from medtrust.weights import sha256_of
-from medtrust_features import inception, inception_weights
+from medtrust_features import inception_weights
 from medtrust_features.inception import Inception, prepare
 
 LEVELS = Intensity(0, 255, "level")
@@ -29,7 +29,7 @@ State = dict[str, torch.Tensor]
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images at a time, so that the tests do not spend their time on filled-up batches."""
-    monkeypatch.setattr(inception, "MICRO_BATCH", 2)
+    monkeypatch.setattr(Inception, "micro_batch", 2)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_listing_the_spaces_imports_neither_torch_nor_numpy() -> None:
         ".__name__ for s in specs))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["", "Radiomics Inception Pixels PerceptualHash"]
+    assert ran.stdout.splitlines() == ["", "Radiomics Inception EfficientNetLite0 Pixels PerceptualHash"]
 
 
 @pytest.mark.cuda
