@@ -29,11 +29,13 @@ from medtrust.types import FeatureMatrix, Generator, Intensity, SetData, SetName
 from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
+    from medtrust.cache import FeatureStore
     from medtrust.config import Config
     from medtrust.extraction import Embedder, Survey
     from medtrust.host import Host
     from medtrust.images import ImageSet
     from medtrust.report import TrustReport
+    from medtrust.validity import SpaceCheck
 
 __all__ = ["audit", "render_report"]
 
@@ -116,11 +118,13 @@ def audit(
         MedtrustError: With a sentence that names the file, plugin or option and the remedy.
     """
     from medtrust import gate
+    from medtrust.cache import FeatureStore
     from medtrust.host import build_host
     from medtrust.images import common_intensity
     from medtrust.inspection import Observation, hold_against
     from medtrust.report import build_report
     from medtrust.sources import open_source
+    from medtrust.validity import check_spaces
 
     clock = _Clock()
     progress = progress or QuietProgress()
@@ -180,10 +184,20 @@ def audit(
     _check_subgroups(sets, columns)
     clock.mark("open")
 
-    surveys = _survey(sets, extractors, declared, cache_dir, batch_size, workers, progress)
+    store = FeatureStore(cache_dir / "features")
+    surveys = _survey(sets, extractors, declared, store, batch_size, workers, progress)
     clock.mark("features")
     data, matrices, embed = _data_of(sets, surveys, extractors, declared)
-    outcome = run_plan(plan, host, data, matrices, declared, progress, embed=embed, generator=generator)
+    chosen = {name: extractors[name] for name in plan.judged_spaces}
+    checks = check_spaces(
+        sets["train"], surveys["train"].features, chosen, declared, store,
+        seed=seed, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    clock.mark("validity")
+    validity = {name: check.selftest for name, check in checks.items()}
+    outcome = run_plan(
+        plan, host, data, matrices, declared, progress, embed=embed, generator=generator, validity=validity
+    )
     clock.mark("metrics")
 
     found = list(outcome.results)
@@ -191,7 +205,7 @@ def audit(
         found.append(hold_against(generator, seen, sets["train"], seed=derive_seed(seed, "sample")))
     results, lookup = illustrate(found, sets, declared, shown, place, Pseudonyms())
     report = build_report(
-        run=_run_facts(host, plan, extractors, seed, shown, device),
+        run=_run_facts(host, plan, extractors, checks, seed, shown, device),
         subject=subject,
         data={name: images.describe() for name, images in sets.items()},
         results=results,
@@ -333,15 +347,13 @@ def _survey(
     sets: Mapping[SetName, ImageSet],
     extractors: Mapping[str, Any],
     intensity: Intensity,
-    cache_dir: Path,
+    store: FeatureStore,
     batch_size: int,
     workers: int | None,
     progress: Progress,
 ) -> dict[SetName, Survey]:
-    from medtrust.cache import FeatureStore
     from medtrust.extraction import survey
 
-    store = FeatureStore(cache_dir / "features")
     return {
         name: survey(
             images,
@@ -394,6 +406,7 @@ def _run_facts(
     host: Host,
     plan: Plan,
     extractors: Mapping[str, Any],
+    checks: Mapping[str, SpaceCheck],
     seed: int,
     evidence: str,
     device: str,
@@ -405,7 +418,7 @@ def _run_facts(
         "device": device,
         "evidence": evidence,
         "features": {name: extractor.digest for name, extractor in extractors.items()},
-        "spaces": {name: dict(getattr(extractor, "facts", {})) for name, extractor in extractors.items()},
+        "spaces": {name: _space_facts(extractor, checks.get(name)) for name, extractor in extractors.items()},
         "plugins": host.plugins(),
         "env": {
             "python": platform.python_version(),
@@ -413,6 +426,11 @@ def _run_facts(
             **{name: metadata.version(name) for name in SHOWN_PACKAGES if name != "medtrust"},
         },
     }
+
+
+def _space_facts(extractor: Any, check: SpaceCheck | None) -> dict[str, Any]:
+    facts: dict[str, Any] = dict(getattr(extractor, "facts", {}))
+    return facts | ({"validity": check.as_dict()} if check is not None else {})
 
 
 def _write_private(place: Path, lookup: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from medtrust.errors import ConfigError, Insufficient, SelectionError
@@ -23,6 +24,7 @@ from medtrust.types import (
     MetricSpec,
     PluginFailure,
     Result,
+    SelfTest,
     SetData,
     SetName,
 )
@@ -78,6 +80,12 @@ class Plan:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     demands: Mapping[str, Demand] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
+
+    @property
+    def judged_spaces(self) -> tuple[str, ...]:
+        """Spaces in which fidelity or diversity is measured, so that their validity matters."""
+        judged = (job.space for job in self.jobs if job.space and job.spec.pillar in ("fidelity", "diversity"))
+        return tuple(dict.fromkeys(judged))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,7 @@ def run_plan(
     *,
     embed: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
     generator: Any = None,
+    validity: Mapping[str, SelfTest] = MappingProxyType({}),
 ) -> RunOutcome:
     """Run every job on its own copy of the features; whatever one does, the others get the same input.
 
@@ -206,6 +215,8 @@ def run_plan(
         progress: Where to report.
         embed: Per space, the map from further images to features like those in `features`.
         generator: What made the synthetic set, where that is known.
+        validity: Per feature space, whether it notices what a person would in these images; it becomes the self-test
+            of fidelity and diversity results in that space which have none of their own.
     """
     results: list[Result] = list(plan.skipped)
     failures: list[PluginFailure] = []
@@ -219,6 +230,7 @@ def run_plan(
             if failure is not None:
                 failures.append(failure)
                 host.fire("medtrust_on_metric_error", plan=plan, metric=job.spec, failure=failure)
+            rows = [_vouched(row, validity) for row in rows]
             for row in rows:
                 host.fire("medtrust_after_metric", plan=plan, metric=job.spec, result=row)
             results += rows
@@ -335,6 +347,12 @@ def _identified(result: Result, job: Job, row: str) -> Result:
         features=", ".join(job.together) or job.space,
         citation=result.citation or job.spec.citation,
     )
+
+
+def _vouched(row: Result, validity: Mapping[str, SelfTest]) -> Result:
+    """A distance counts only in a space that notices what it should."""
+    judged = row.status == "ok" and row.selftest is None and row.pillar in ("fidelity", "diversity")
+    return replace(row, selftest=validity[row.features]) if judged and row.features in validity else row
 
 
 def _check_answer(job: Job, answer: Any) -> list[Result]:
