@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import platform
@@ -20,7 +19,7 @@ import platformdirs
 from medtrust import __version__
 from medtrust.config import did_you_mean
 from medtrust.engine import Plan, make_plan, run_plan
-from medtrust.errors import ConfigError, DataError, SafetyError
+from medtrust.errors import DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
@@ -124,6 +123,7 @@ def audit(
     from medtrust.inspection import Observation, hold_against
     from medtrust.report import build_report
     from medtrust.sources import open_source
+    from medtrust.spaces import load_spaces
     from medtrust.validity import check_spaces
 
     clock = _Clock()
@@ -151,7 +151,9 @@ def audit(
     place = ensure_folder(Path(out)) if out is not None else None
     offline = bool(os.environ.get("CI")) if offline is None else offline
     cache_dir = Path(cache) if cache else Path(platformdirs.user_cache_dir("medtrust"))
-    extractors = _extractors(plan, host, weights or {}, offline, cache_dir, device, precision)
+    extractors = load_spaces(
+        plan.spaces, host, weights or {}, offline=offline, cache_dir=cache_dir, device=device, precision=precision
+    )
 
     clock.mark("plan")
     sets: dict[SetName, ImageSet] = {}
@@ -280,30 +282,6 @@ class _Clock:
         now = time.perf_counter()
         self.stages[stage] = round(now - self.last, 3)
         self.last = now
-
-
-def _extractors(
-    plan: Plan, host: Host, weights: Mapping[str, Path], offline: bool, cache_dir: Path, device: str, precision: str
-) -> dict[str, Any]:
-    from medtrust.weights import resolve_weights
-
-    extractors = {}
-    for name, contribution in plan.spaces.items():
-        options: dict[str, Any] = {"device": device}
-        if contribution.spec.weights:
-            options["weights"] = resolve_weights(
-                contribution.spec.weights, weights, offline=offline, cache_dir=cache_dir
-            )
-        factory = host.load(contribution)
-        if "precision" in inspect.signature(factory).parameters:
-            options["precision"] = precision
-        extractors[name] = factory(**options)
-    unused = set(weights) - {c.spec.weights for c in plan.spaces.values()}
-    if unused:
-        raise ConfigError(
-            f"--weights {sorted(unused)[0]} is used by no chosen feature space; chosen: {sorted(plan.spaces)}"
-        )
-    return extractors
 
 
 def _refuse_shared_patients(sets: Mapping[SetName, ImageSet]) -> None:

@@ -25,6 +25,7 @@ from medtrust.types import (
     PluginFailure,
     ReportFormat,
     Result,
+    SuiteSpec,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +110,23 @@ class MedtrustSpecs:
         """
 
     @hookspec
+    def medtrust_suites(self) -> Iterable[SuiteSpec]:  # type: ignore[empty-body]
+        """Offer self-test suites for `medtrust selftest`.
+
+        Example:
+            from medtrust import hookimpl
+            from medtrust.types import SuiteRow, SuiteSpec
+
+            class Sharpness:
+                def run(self, data):
+                    yield SuiteRow("sharpness", "ok", f"{len(data.train)} images were looked at")
+
+            @hookimpl
+            def medtrust_suites():
+                yield SuiteSpec(name="sharpness", version="1", factory="my_plugin:Sharpness")
+        """
+
+    @hookspec
     def medtrust_report_formats(self) -> Iterable[ReportFormat]:  # type: ignore[empty-body]
         """Offer renderings of the report.
 
@@ -187,6 +205,7 @@ REGISTRATION_HOOKS = (
     "medtrust_features",
     "medtrust_metrics",
     "medtrust_explainers",
+    "medtrust_suites",
     "medtrust_report_formats",
 )
 EVENT_HOOKS = (

@@ -11,6 +11,7 @@ from medtrust import __version__
 from medtrust.cli.auditing import audit, gate, report
 from medtrust.cli.listing import data, info, plugins
 from medtrust.cli.making import demo, sample, train
+from medtrust.cli.testing import selftest
 from medtrust.errors import ConfigError, MedtrustError
 
 __all__ = ["cli", "main"]
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (audit, gate, report, sample, train, demo, plugins, data, info):
+for command in (audit, gate, report, sample, train, demo, plugins, data, info, selftest):
     cli.add_command(command)
 
 

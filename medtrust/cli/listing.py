@@ -27,7 +27,7 @@ def plugins_list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"plugins": host.plugins()}, indent=2))
         return
-    for kind in ("metric", "features", "generator", "explainer", "format", "report_format"):
+    for kind in ("metric", "features", "generator", "explainer", "suite", "format", "report_format"):
         contributions = host.contributions(kind)
         if contributions:
             click.echo(f"{kind.replace('_', ' ')}s" if kind != "features" else "feature spaces")

@@ -19,6 +19,7 @@ from medtrust.types import (
     MetricSpec,
     ReportFormat,
     Spec,
+    SuiteSpec,
 )
 
 __all__ = ["KINDS", "Contribution", "contribute", "flaw"]
@@ -30,6 +31,7 @@ KINDS = MappingProxyType(
         "features": ("medtrust_features", FeatureSpec),
         "metric": ("medtrust_metrics", MetricSpec),
         "explainer": ("medtrust_explainers", ExplainerSpec),
+        "suite": ("medtrust_suites", SuiteSpec),
         "report_format": ("medtrust_report_formats", ReportFormat),
     }
 )

@@ -51,6 +51,7 @@ from medtrust.types.specs import (
     ReportFormat,
     Spec,
 )
+from medtrust.types.suites import Suite, SuiteInput, SuiteRow, SuiteSpec
 
 __all__ = [
     "PILLARS",
@@ -96,6 +97,10 @@ __all__ = [
     "SetName",
     "Spec",
     "Status",
+    "Suite",
+    "SuiteInput",
+    "SuiteRow",
+    "SuiteSpec",
     "TestOutcome",
     "Trainable",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from medtrust import FeatureSpec, hookimpl
+from medtrust.types import SuiteSpec
 
 MEDTRUST_API = 1
 
@@ -65,4 +66,15 @@ def medtrust_features() -> Iterable[FeatureSpec]:
         version="1",
         factory="medtrust_features.phash:PerceptualHash",
         summary="64 bits of the coarse luminance pattern: survives recompression and rescaling",
+    )
+
+
+@hookimpl
+def medtrust_suites() -> Iterable[SuiteSpec]:
+    """Offer the check of feature spaces."""
+    yield SuiteSpec(
+        name="features",
+        version="1",
+        factory="medtrust_features.suite:FeatureSuite",
+        summary="does each feature space notice blur, noise, bias field, gamma, downsampling and texture swap?",
     )

@@ -89,7 +89,7 @@ def test_the_guides_plugins_register_and_load(host: Host) -> None:
     """Every contribution of the guide is offered without a failure, and its factory loads."""
     offered = {c.full_name for kind in KINDS for c in host.contributions(kind) if host.load(c)}
     assert offered == {"my-plugin/brightness"} | {
-        f"my-package/{name}" for name in ("csv", "moments", "range_use", "sensitivity", "square", "static")
+        f"my-package/{name}" for name in ("csv", "levels", "moments", "range_use", "sensitivity", "square", "static")
     }
     assert {row["status"] for row in host.plugins()} == {"ok"}
 
