@@ -56,6 +56,27 @@ def medtrust_features() -> Iterable[FeatureSpec]:
         weights="efficientnet-lite0",
     )
     yield FeatureSpec(
+        name="dinov2",
+        version="1",
+        factory="medtrust_features.dinov2:Dinov2",
+        summary="class token of a DINOv2 checkpoint of any size; give one with --weights dinov2=PATH",
+        weights="dinov2",
+    )
+    yield FeatureSpec(
+        name="xrayvision",
+        version="1",
+        factory="medtrust_features.xrayvision:XRayVision",
+        summary="pooled features of a torchxrayvision DenseNet; give its state dict with --weights xrayvision=PATH",
+        weights="xrayvision",
+    )
+    yield FeatureSpec(
+        name="custom",
+        version="1",
+        factory="medtrust_features.custom:Custom",
+        summary="your own TorchScript, pt2 or ONNX network with a card, --weights custom=PATH",
+        weights="custom",
+    )
+    yield FeatureSpec(
         name="pixels",
         version="1",
         factory="medtrust_features.pixels:Pixels",

@@ -236,7 +236,10 @@ def test_listing_the_spaces_imports_neither_torch_nor_numpy() -> None:
         ".__name__ for s in specs))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["", "Radiomics Inception EfficientNetLite0 Pixels PerceptualHash"]
+    assert ran.stdout.splitlines() == [
+        "",
+        "Radiomics Inception EfficientNetLite0 Dinov2 XRayVision Custom Pixels PerceptualHash",
+    ]
 
 
 @pytest.mark.cuda
