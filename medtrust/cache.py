@@ -100,7 +100,7 @@ class FeatureStore:
             write_atomically(path, content)
         except OSError as error:
             raise ConfigError(f"cannot write the feature cache {path} ({error.strerror}); free some space") from error
-        known.update(zip(new, kept, strict=True))
+        known.update(self._load(path))  # mapped rows: a second copy of what is on disk would cost memory
 
     def take_notices(self) -> tuple[str, ...]:
         """Return what the reader should know, such as a damaged shard that was removed; each sentence once."""

@@ -94,7 +94,7 @@ def survey(
         PluginError: An extractor returned something other than [N, d] features.
     """
     progress = progress or QuietProgress()
-    spaces = [_Space(name, extractor, intensity, store) for name, extractor in extractors.items()]
+    spaces = [_Space(name, extractor, intensity, store, len(images)) for name, extractor in extractors.items()]
     digests: list[str | None] = [None] * len(images)
     patients = [""] * len(images)
     with progress.stage(f"reading {images.name}", len(images)) as stage:
@@ -103,7 +103,7 @@ def survey(
                 for index, record in zip(batch.indices, batch.records, strict=True):
                     digests[index], patients[index] = record.digest, record.patient
                 for space in spaces:
-                    space.take(batch.records)
+                    space.take(batch.indices, batch.records)
                 stage.advance(len(batch.records))
         finally:
             for space in spaces:
@@ -118,41 +118,51 @@ def survey(
 
 
 class _Space:
-    """Collects the rows of one feature space, each distinct image once."""
+    """Collects the rows of one feature space, each distinct image once, in one matrix that is allotted once."""
 
     def __init__(
-        self, name: str, extractor: FeatureExtractor, intensity: Intensity, store: FeatureStore | None
+        self, name: str, extractor: FeatureExtractor, intensity: Intensity, store: FeatureStore | None, n: int
     ) -> None:
-        self.name, self.extractor, self.intensity, self.store = name, extractor, intensity, store
+        self.name, self.extractor, self.intensity, self.store, self.n = name, extractor, intensity, store, n
         self.digest = extractor.digest
         self.key = space_key(self.digest, intensity)
-        self.rows: dict[str, torch.Tensor] = {}
+        self.values: torch.Tensor | None = None
+        self.rows: dict[str, int] = {}  # where the features of a digest are
         self.pending: list[str] = []
         self.extracted = 0
 
-    def take(self, records: Sequence[ImageRecord]) -> None:
-        new = {record.digest: record for record in records if record.digest not in self.rows}
+    def take(self, indices: Sequence[int], records: Sequence[ImageRecord]) -> None:
+        new = {record.digest: (i, record) for i, record in zip(indices, records, strict=True)}
+        new = {digest: place for digest, place in new.items() if digest not in self.rows}
         if self.store is not None and new:
             for digest, row in zip(tuple(new), self.store.lookup(self.key, list(new)), strict=True):
                 if row is not None:
-                    self._keep(new.pop(digest), row)
-        alike: dict[tuple[object, ...], list[ImageRecord]] = {}
-        for record in new.values():
-            alike.setdefault((record.pixels.shape, record.pixels.dtype), []).append(record)
+                    self._keep(*new.pop(digest), row)
+        alike: dict[tuple[object, ...], list[tuple[int, ImageRecord]]] = {}
+        for i, record in new.values():
+            alike.setdefault((record.pixels.shape, record.pixels.dtype), []).append((i, record))
         for group in alike.values():
-            for record, row in zip(group, self._extract(group), strict=True):
-                self._keep(record, row)
+            found = self._extract([record for _, record in group])
+            for (i, record), row in zip(group, found, strict=True):
+                self._keep(i, record, row)
                 self.pending.append(record.digest)
+        if self.values is not None:
+            for i, record in zip(indices, records, strict=True):
+                if self.rows[record.digest] != i:
+                    self.values[i] = self.values[self.rows[record.digest]]
         if len(self.pending) >= SHARD_ROWS:
             self.flush()
 
-    def _keep(self, record: ImageRecord, row: torch.Tensor) -> None:
-        if self.rows and len(row) != (columns := len(next(iter(self.rows.values())))):
+    def _keep(self, index: int, record: ImageRecord, row: torch.Tensor) -> None:
+        if self.values is None:
+            self.values = torch.empty(self.n, len(row))
+        if len(row) != (columns := self.values.shape[1]):
             raise DataError(
                 f"{record.name} gives {len(row)} features in the space {self.name}, the images before it {columns}; "
                 "bring all images to one size, or choose another feature space"
             )
-        self.rows[record.digest] = row
+        self.values[index] = row
+        self.rows[record.digest] = index
 
     def _extract(self, records: Sequence[ImageRecord]) -> torch.Tensor:
         pixels = np.stack([record.pixels for record in records])
@@ -180,12 +190,12 @@ class _Space:
 
     def flush(self) -> None:
         if self.store is not None and self.pending:
-            self.store.add(self.key, self.pending, torch.stack([self.rows[digest] for digest in self.pending]))
+            assert self.values is not None  # what is pending was kept
+            self.store.add(self.key, self.pending, self.values[[self.rows[digest] for digest in self.pending]])
         self.pending = []
 
     def matrix(self, digests: tuple[str, ...], patients: tuple[str, ...]) -> FeatureMatrix:
-        rows = [self.rows[digest] for digest in digests]
-        values = torch.stack(rows) if rows else torch.zeros(0, len(self.extractor.names))
+        values = self.values if self.values is not None else torch.zeros(0, len(self.extractor.names))
         return FeatureMatrix(values, patients, digests, self.name, self.digest, tuple(self.extractor.names))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -319,3 +320,19 @@ def test_standardise_needs_a_train_set() -> None:
         standardise({"synthetic": matrix(torch.ones(2, 2))})
     with pytest.raises(DataError, match="train"):
         standardise({"train": matrix(torch.ones(0, 2))})
+
+
+def test_rows_are_kept_once(tmp_path):
+    """100 000 images of 2048 features are 0.8 GB: what a pass holds beyond its matrix does not grow with the rows."""
+    path = Path(__file__).parents[1] / "benchmarks" / "memory.py"
+    peaks = {}
+    for images in (500, 6500):
+        out = tmp_path / f"{images}.json"
+        words = [sys.executable, str(path), "--images", str(images), "--out", str(out)]
+        subprocess.run(words, check=True, capture_output=True)
+        found = json.loads(out.read_text())
+        assert (found["extracted"], found["extracted_again"]) == (images, 0)
+        assert found["shape"] == [images, 2048]
+        peaks[images] = found["mib_peak"]
+    matrix = 6000 * 2048 * 4 / 2**20
+    assert peaks[6500] - peaks[500] < 2 * matrix  # a second copy of every row, and its objects, would be above
