@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from medtrust.config import Config
     from medtrust.extraction import Embedder, Survey
     from medtrust.host import Host
-    from medtrust.images import ImageSet
+    from medtrust.images import ImageSet, Slices
     from medtrust.report import TrustReport
     from medtrust.validity import SpaceCheck
 
@@ -60,6 +60,7 @@ def audit(
     level: float = 0.95,
     patients: str | None = None,
     intensity: Intensity | None = None,
+    slices: Slices | None = None,
     n_synthetic: int | None = None,
     weights: Mapping[str, Path] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -95,6 +96,7 @@ def audit(
         level: Confidence level of every interval.
         patients: Regular expression that finds the patient in a file's path.
         intensity: Declared range, where the files leave it open.
+        slices: Which slices of volumes to look at, the same in every set; see `medtrust.images.parse_slices`.
         n_synthetic: How many images to draw from a generator; as many as train has when not given.
         weights: Weight files by name.
         options: Options by plugin name, handed to its metrics.
@@ -170,6 +172,7 @@ def audit(
             host,
             patients=patients,
             intensity=intensity,
+            slices=slices,
             samples=(place or cache_dir) / "samples",
             n=n_synthetic or len(sets.get("train", ())),
             seed=derive_seed(seed, "sample"),

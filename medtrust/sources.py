@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from medtrust.errors import ConfigError, PluginError, SafetyError
 from medtrust.fingerprint import fingerprint
-from medtrust.images import ImageSet, Readers, open_set
+from medtrust.images import ImageSet, Readers, Slices, open_set
 from medtrust.sampling import sample_to
 from medtrust.types import TRUST_TIERS, Intensity, SetName
 
@@ -171,6 +171,7 @@ def open_source(
     *,
     patients: str | None,
     intensity: Intensity | None,
+    slices: Slices | None,
     samples: Path,
     n: int,
     seed: int,
@@ -190,7 +191,7 @@ def open_source(
     }
     source = parse_source(text, known.__contains__)
     if isinstance(source, Path):
-        images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity)
+        images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity, slices=slices)
         return images, {"kind": "folder", "name": _title(source)}, None
     generator = open_generator(source, host, device, allow_code=allow_code, offline=offline)
     # samples of an earlier run with another seed or n would join the set

@@ -34,6 +34,7 @@ def _audit_options(command: F) -> F:
         ),
         click.option("--patients", metavar="REGEX", help="Finds the patient in a file's path."),
         click.option("--intensity", metavar="LO:HI[:UNIT]", help="Declared range, where the files leave it open."),
+        click.option("--slices", metavar="AXIS:STEP", help="Slices of volumes: every STEP-th along z, y or x."),
         click.option("--out", type=PATH, help="Folder for the report.  [default: medtrust-report]"),
         click.option("--format", "format_", help="Report formats, comma-separated.  [default: json,html]"),
         click.option(
@@ -66,7 +67,7 @@ def audit(config: Path | None, quiet: bool, strict: bool, allow_code: bool, **gi
     """Compare synthetic images with the real ones; write report.json and report.html; exit by the verdict."""
     from medtrust.api import audit as run
     from medtrust.config import KEYS, load_config
-    from medtrust.images import parse_intensity
+    from medtrust.images import parse_intensity, parse_slices
     from medtrust.progress import make_progress
 
     given["format"] = given.pop("format_")
@@ -77,6 +78,7 @@ def audit(config: Path | None, quiet: bool, strict: bool, allow_code: bool, **gi
             raise ConfigError(f"--{key} is missing: name the {key} images (see `medtrust audit --help`)")
     out = values["out"]
     values["formats"] = values.pop("format")
+    values["slices"] = parse_slices(values["slices"]) if values["slices"] else None
     values["intensity"] = parse_intensity(values["intensity"]) if values["intensity"] else None
     report = run(**values, config=settings, strict=strict, allow_code=allow_code, progress=make_progress(quiet))
     return show(report, out)

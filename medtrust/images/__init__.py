@@ -6,6 +6,7 @@ from medtrust.images.intensity import CT_RANGE, common_intensity, parse_intensit
 from medtrust.images.opening import open_set
 from medtrust.images.readers import Readers
 from medtrust.images.rendering import difference, normalise, render
+from medtrust.images.slicing import Slices, parse_slices
 from medtrust.images.writing import write_set
 
 __all__ = [
@@ -13,12 +14,14 @@ __all__ = [
     "Batch",
     "ImageSet",
     "Readers",
+    "Slices",
     "common_intensity",
     "difference",
     "digest",
     "normalise",
     "open_set",
     "parse_intensity",
+    "parse_slices",
     "render",
     "write_set",
 ]

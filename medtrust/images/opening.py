@@ -13,6 +13,7 @@ from medtrust.images.imageset import Entry, ImageSet
 from medtrust.images.intensity import settle_intensity
 from medtrust.images.manifest import read_manifest
 from medtrust.images.readers import Readers
+from medtrust.images.slicing import Slices, choose_slices
 from medtrust.types import ImageHeader, Intensity, Limits, SetName
 
 __all__ = ["open_set"]
@@ -38,6 +39,7 @@ def open_set(
     *,
     patients: str | None = None,
     intensity: Intensity | None = None,
+    slices: Slices | None = None,
     limits: Limits = _DEFAULT_LIMITS,
 ) -> ImageSet:
     """Scan a source's headers and return its images, ordered by folder, then along each series, then by name.
@@ -53,6 +55,7 @@ def open_set(
         readers: The installed formats.
         patients: Regular expression searched in each image's name; its first group, or the whole match, is the patient.
         intensity: Declared range, for files that do not state theirs.
+        slices: Which slices of volumes to take; all, as they are stacked, when not given.
         limits: Caps that readers enforce before they allocate.
 
     Returns:
@@ -79,6 +82,9 @@ def open_set(
             *notes,
             "Patients are not known for every image: each such image counts as its own patient, each volume as one.",
         )
+    if slices is not None:
+        entries, taken = choose_slices(entries, slices, limits)
+        notes = (*notes, taken)
     settled = settle_intensity([(str(entry.path), entry.header) for entry in entries], intensity)
     return ImageSet(name, entries, settled, limits, patients_known=known, skipped=skipped + empty, notes=notes)
 
