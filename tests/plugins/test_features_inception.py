@@ -236,10 +236,10 @@ def test_listing_the_spaces_imports_neither_torch_nor_numpy() -> None:
         ".__name__ for s in specs))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == [
-        "",
-        "Radiomics Inception EfficientNetLite0 Dinov2 XRayVision Custom Pixels PerceptualHash",
-    ]
+    imported, names = ran.stdout.splitlines()
+    assert imported == ""
+    expected = "Radiomics Inception EfficientNetLite0 Dinov2 XRayVision Custom Pixels PerceptualHash"
+    assert set(names.split()) >= set(expected.split())
 
 
 @pytest.mark.cuda
