@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../isa.h"
+#include "../pages.h"
 
 namespace medtrust {
 namespace {
@@ -38,6 +39,7 @@ void share(int64_t count, int threads, const Work& work) {
 
 void philox_cpu(Noise kind, const NoiseSource& source, int64_t count, void* out, int threads) {
   const SamplerKernels& use = kernels();
+  wish_large_pages(out, count * 4);
   share(count, threads, [&](int64_t begin, int64_t end) { use.noise(kind, source, begin, end, out); });
 }
 
@@ -50,6 +52,8 @@ void sampler_step_cpu(const SamplerSpec& spec, const SamplerBuffers& buffers, in
   if (row.cm != 0 && buffers.memory == nullptr)
     throw std::invalid_argument("row " + std::to_string(index) + " needs the memory that the row before returned");
   const SamplerKernels& use = kernels();
+  wish_large_pages(buffers.next, spec.count * (spec.quantise ? 1 : 4));
+  if (spec.keep != Keep::nothing) wish_large_pages(buffers.kept, spec.count * 4);
   share(spec.count, threads,
         [&](int64_t begin, int64_t end) { use.step(spec, buffers, row, index, begin, end); });
 }
@@ -57,6 +61,7 @@ void sampler_step_cpu(const SamplerSpec& spec, const SamplerBuffers& buffers, in
 void reparameterise_cpu(const float* mean, const float* log_variance, const NoiseSource& source, int64_t count,
                         float* out, int threads) {
   const SamplerKernels& use = kernels();
+  wish_large_pages(out, count * 4);
   share(count, threads,
         [&](int64_t begin, int64_t end) { use.reparameterise(mean, log_variance, source, begin, end, out); });
 }
