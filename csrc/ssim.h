@@ -8,13 +8,14 @@
 namespace medtrust {
 
 constexpr int64_t kMaxTaps = 63;  // odd window sizes up to this
+constexpr int64_t kScratchBytes = 96 << 10;  // that a tile works in
 
 struct SsimSpec {
   int64_t planes, depth, height, width;  // x, y: [planes, depth, height, width], contiguous
   Pixel pixel;
   int64_t size;         // taps along height and width (odd)
   int64_t depth_size;   // taps along depth: 1 for 2-D images, else `size`
-  const double* taps;   // [size], sums to 1
+  const double* taps;   // [size], sums to 1, symmetric
   bool reflect;         // mirror the border (map as large as the image) instead of valid windows only
   double c1, c2;        // (k1 L)^2, (k2 L)^2
   double covariance;    // n / (n - 1) for sample covariance, 1 for population covariance

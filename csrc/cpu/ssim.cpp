@@ -18,8 +18,8 @@ struct Free {
   void operator()(double* p) const { std::free(p); }
 };
 
-std::unique_ptr<double, Free> aligned(int64_t count) {
-  void* p = std::aligned_alloc(64, size_t((count * 8 + 63) / 64 * 64));
+std::unique_ptr<double, Free> scratch() {
+  void* p = std::aligned_alloc(64, size_t(kScratchBytes));
   if (p == nullptr) throw std::bad_alloc();
   return std::unique_ptr<double, Free>(static_cast<double*>(p));
 }
@@ -43,6 +43,9 @@ void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, 
   const int64_t depth = spec.out_depth(), height = spec.out_height(), width = spec.out_width();
   if (spec.size < 1 || spec.size > kMaxTaps || spec.size % 2 == 0 || depth < 1 || height < 1 || width < 1)
     throw std::invalid_argument("ssim: the window does not fit the image");
+  for (int64_t k = 0; k <= spec.size / 2; ++k)
+    if (spec.taps[k] != spec.taps[spec.size - 1 - k] || !(spec.taps[spec.size / 2] > 0))
+      throw std::invalid_argument("ssim: the window is not symmetric about a positive middle tap");
   const SsimTileFn tile = tile_function();
 
   // Equal shares, rounded up to whole vectors: the split depends on the shape alone.
@@ -50,14 +53,12 @@ void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, 
   const int64_t rows = parts(parts(height, down), 8) * 8, cols = parts(parts(width, across), 16) * 16;
   const int64_t per_slice = parts(height, rows) * parts(width, cols);
   const int64_t per_plane = depth * per_slice, total = spec.planes * per_plane;
-  const int64_t stride = cols + kMaxTaps + 17;
-  const int64_t scratch = stride * (2 + 4 * 8 + 4 * (rows + kMaxTaps + 8));
 
   std::vector<SsimSums> sums(size_t(total), SsimSums{0, 0});
   if (threads < 1 || spec.planes * depth * height * width < 1 << 13) threads = 1;  // less work than waking a team
   if (threads > total) threads = int(total);
   std::vector<std::unique_ptr<double, Free>> pads;
-  for (int t = 0; t < threads; ++t) pads.push_back(aligned(scratch));
+  for (int t = 0; t < threads; ++t) pads.push_back(scratch());
 
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < total; ++i) {

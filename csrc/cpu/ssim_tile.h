@@ -7,52 +7,102 @@
 namespace medtrust {
 namespace {
 
-template <int K, typename R>
-SsimSums averaged(const SsimSpec& spec, const SsimTile& tile, double px, double py, double unit, const Scratch<R>& s) {
-  const R c1 = R(spec.c1 * unit * unit), c2 = R(spec.c2 * unit * unit), norm = R(spec.covariance);
-  const R mx = R(px * unit), my = R(py * unit);
-  SsimSums total{0, 0};
-  vec<R> ssim{}, cs{};
-  filtered<K, R>(
-      s, spec.taps, spec.size, tile.rows, tile.cols,
-      [&](int64_t, int64_t c, vec<R> a, vec<R> b, vec<R> squares, vec<R> product) {
-        const vec<R> mean_x = a + mx, mean_y = b + my;
-        const vec<R> luminance = 2 * mean_x * mean_y + c1, means = mean_x * mean_x + mean_y * mean_y + c1;
-        const vec<R> shared = 2 * norm * (product - a * b) + c2, variances = norm * (squares - (a * a + b * b)) + c2;
-        // One division serves both fractions, and 1 - 0 keeps identical images at 1.
-        const vec<R> inverse = 1 / (means * variances);
-        vec<R> contrast = 1 - (variances - shared) * (means * inverse);
-        vec<R> map = 1 - (means * variances - luminance * shared) * inverse;
-        if (c + lanes<R> > tile.cols) cut<R>(map, tile.cols - c), cut<R>(contrast, tile.cols - c);
-        ssim += map;
-        cs += contrast;
-      },
-      [&] {
-        for (int64_t i = 0; i < lanes<R>; ++i) {
-          total.ssim += double(ssim[i]);
-          total.cs += double(cs[i]);
-        }
-        ssim = cs = vec<R>{};
-      });
-  return total;
+// The formula's constants, in units and as R.
+template <typename R>
+struct Formula {
+  R square, c1, c2, norm, twice, mx, my;
+
+  Formula(const SsimSpec& spec, const Taps<R>& taps, double px, double py, double unit)
+      : square(taps.square),
+        c1(R(spec.c1 * unit * unit)),
+        c2(R(spec.c2 * unit * unit)),
+        norm(R(spec.covariance)),
+        twice(2 * norm),
+        mx(R(px * unit)),
+        my(R(py * unit)) {}
+};
+
+// The two fractions of some pixels before the division: the map is 1 - lost / whole, the contrast 1 - blurred / whole.
+template <typename R>
+struct Fractions {
+  vec<R> whole, lost, blurred;
+
+  Fractions(const Formula<R>& f, vec<R> x, vec<R> y, vec<R> both, vec<R> cross) {
+    const vec<R> a = f.square * x, b = f.square * y, mean_x = a + f.mx, mean_y = b + f.my;
+    const vec<R> luminance = 2 * mean_x * mean_y + f.c1, means = mean_x * mean_x + (mean_y * mean_y + f.c1);
+    const vec<R> shared = f.twice * (f.square * cross - a * b) + f.c2;
+    const vec<R> variances = f.norm * (f.square * both - (a * a + b * b)) + f.c2;
+    whole = means * variances;
+    lost = whole - luminance * shared;  // 0 for identical images, whatever the division does
+    blurred = means * (variances - shared);
+  }
+};
+
+// The map's values of some columns and kGroup rows, added to the sums of each row.
+template <typename R>
+inline void add_band(const Scratch<R>& s, const Formula<R>& formula, int64_t columns, double* ssim_sums,
+                     double* cs_sums) {
+  constexpr int64_t L = lanes<R>, D = lanes<double>;
+  for (int64_t part = 0; part < kGroup; part += L) {
+    const auto fractions = [&](int64_t c) {
+      return Fractions<R>(formula, load(s.done[0][c] + part), load(s.done[1][c] + part), load(s.done[2][c] + part),
+                          load(s.done[3][c] + part));
+    };
+    vec<R> ssim{}, cs{};
+    int64_t c = 0;
+    for (; c + 2 <= columns; c += 2) {  // one division serves two columns
+      const Fractions<R> p = fractions(c), q = fractions(c + 1);
+      const vec<R> inverse = 1 / (p.whole * q.whole), of_p = inverse * q.whole, of_q = inverse * p.whole;
+      cs += (1 - p.blurred * of_p) + (1 - q.blurred * of_q);
+      ssim += (1 - p.lost * of_p) + (1 - q.lost * of_q);
+    }
+    for (; c < columns; ++c) {
+      const Fractions<R> p = fractions(c);
+      const vec<R> inverse = 1 / p.whole;
+      cs += 1 - p.blurred * inverse;
+      ssim += 1 - p.lost * inverse;
+    }
+    R rows[2][L];
+    store(rows[0], ssim);
+    store(rows[1], cs);
+    for (int64_t i = 0; i < L; i += D) {
+      store(ssim_sums + part + i, load(ssim_sums + part + i) + load_double(rows[0] + i));
+      store(cs_sums + part + i, load(cs_sums + part + i) + load_double(rows[1] + i));
+    }
+  }
 }
 
-template <typename T, typename R>
-bool attempt(const Source<T>& x, const Source<T>& y, const SsimSpec& spec, const SsimTile& tile, const Window& w,
-             double px, double py, double* scratch, SsimSums* sums) {
-  Scratch<R> s;
-  s.stride = stride_for<R>(tile.cols, spec.size);
-  s.rows = rows_for(tile.rows, spec.size);
-  s.line = reinterpret_cast<R*>(scratch);
-  s.band = s.line + 2 * s.stride;
-  s.maps = s.band + 4 * kBand * s.stride;
-  const double unit = unit_of(spec);
-  const R most = fill<T, R>(x, y, spec, w, px, py, unit, s);
-  if (sizeof(R) < sizeof(double) && double(most) > spec.guard * unit * unit) return false;
-  *sums = spec.size == 11 ? averaged<11, R>(spec, tile, px, py, unit, s)
-          : spec.size == 7 ? averaged<7, R>(spec, tile, px, py, unit, s)
-                           : averaged<0, R>(spec, tile, px, py, unit, s);
+// False where a pixel strays too far from the pivots for R.
+template <int K, typename R, typename T>
+bool averaged(const Pair<T>& pair, Scratch<R>& s, SsimSums* sums) {
+  const Taps<R> taps(pair.spec);
+  const Formula<R> formula(pair.spec, taps, pair.px, pair.py, pair.unit);
+  const double limit = pair.spec.guard * pair.unit * pair.unit;
+  *sums = SsimSums{0, 0};
+  vec<R> far{};
+  for (int64_t row = 0; row < pair.tile.rows; row += kGroup) {
+    double ssim[kGroup] = {}, cs[kGroup] = {};
+    filtered<K, R>(pair, taps, row, s, far, [&](int64_t columns) {
+      add_band<R>(s, formula, columns, ssim, cs);
+    });
+    if (sizeof(R) < sizeof(double))
+      for (int64_t i = 0; i < lanes<R>; ++i)
+        if (double(far[i]) > limit) return false;
+    for (int64_t r = 0; r < least(kGroup, pair.tile.rows - row); ++r) {
+      sums->ssim += ssim[r];
+      sums->cs += cs[r];
+    }
+  }
   return true;
+}
+
+template <typename R, typename T>
+bool attempt(const Pair<T>& pair, double* scratch, SsimSums* sums) {
+  static_assert(sizeof(Scratch<R>) <= kScratchBytes, "scratch is too small");
+  Scratch<R>& s = *reinterpret_cast<Scratch<R>*>(scratch);
+  return pair.spec.size == 11  ? averaged<11, R>(pair, s, sums)
+         : pair.spec.size == 7 ? averaged<7, R>(pair, s, sums)
+                               : averaged<0, R>(pair, s, sums);
 }
 
 template <typename T>
@@ -68,9 +118,8 @@ SsimSums typed_tile(const T* x, const T* y, const SsimSpec& spec, const SsimTile
   }
   const Window w{tile.depth - depth_border, tile.row - border, tile.rows + spec.size - 1, tile.col - border,
                  tile.cols + spec.size - 1};
-  const double px = pivot(sx, w), py = pivot(sy, w);
-  if (!attempt<T, float>(sx, sy, spec, tile, w, px, py, scratch, &sums))
-    attempt<T, double>(sx, sy, spec, tile, w, px, py, scratch, &sums);
+  const Pair<T> pair{sx, sy, spec, tile, w, pivot(sx, w), pivot(sy, w), unit_of(spec)};
+  if (!attempt<float>(pair, scratch, &sums)) attempt<double>(pair, scratch, &sums);
   return sums;
 }
 

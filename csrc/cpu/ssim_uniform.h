@@ -89,7 +89,7 @@ SsimSums counted(const Source<uint8_t>& x, const Source<uint8_t>& y, const SsimS
                  double* scratch) {
   constexpr int64_t L = lanes<float>;
   const int64_t size = K > 0 ? K : spec.size, cols = tile.cols + size - 1;
-  const int64_t stride = stride_for<float>(tile.cols, size), room = stride + L;
+  const int64_t stride = ceil_to(ceil_to(tile.cols, L) + size - 1, L), room = stride + L;
   uint32_t* lines = reinterpret_cast<uint32_t*>(scratch);
   std::memset(lines, 0, size_t(6 * room) * sizeof *lines);
   const Columns columns[3] = {
