@@ -21,6 +21,8 @@ constexpr double kPrecision = 1e-9;  // of a kernel value, relative to the one o
 void mmd_sums(const Rows& real, const Rows& fake, const double* centre, Discrepancy kind, double scale, double* sums,
               int threads);
 
+constexpr int64_t kLeft = 4;  // rows of a block multiplied together
+
 // What is compiled once per instruction set. Blocks are 32 x 32, of which rows x cols count.
 struct MmdBlock {
   const double* dots;                      // [32, 32], to be multiplied by both weights
@@ -36,7 +38,7 @@ struct MmdKernels {
                  double* square);
   // digits [count, wide] of centred * factor, most significant first
   void (*digits)(const double* centred, int64_t width, double factor, int64_t count, int64_t wide, int8_t* digits);
-  // c [32, 32] = a b; a [32, width], b [width, 32]
+  // c [32, 32] = a b; a [32 / kLeft, width, kLeft], b [width, 32]
   void (*products)(const double* a, const double* b, int64_t width, double* c);
   double (*poly3)(const MmdBlock& block, double scale);
 };

@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "../isa.h"
+#include "../pages.h"
 
 namespace medtrust {
 namespace {
 
-constexpr int64_t kChunk = 4096;        // rows packed at a time
+constexpr int64_t kChunk = 2048;        // rows packed at a time
 constexpr int64_t kTurn = 3 * kPair;    // rows of a thread's turn: with d = 2048 and 5 digits half a second cache
 constexpr int64_t kLeast = 4, kMost = 6;  // digits; 6 still fit the 52 bits of a double's fraction
 
@@ -55,44 +56,60 @@ struct Side {
   int64_t count = 0;
 };
 
-Side pack(const Plan& plan, const Rows& rows, int64_t first, bool right) {
-  Side side;
-  side.count = std::min(kChunk, rows.count - first);
-  const int64_t padded = blocks_of(side.count, kPair) * kPair, wide = plan.steps() * kTileBytes, width = plan.width;
-  side.weights.assign(size_t(padded), 1.0);
-  side.squares.assign(size_t(padded), 0.0);
-  // Written in full below, zeros included.
-  if (plan.unit != nullptr) {
-    side.digits.reset(new int8_t[size_t(padded * wide * plan.digits)]);
-  } else {
-    side.values.reset(new double[size_t(padded * width)]);
+int64_t bytes_of(const Rows& rows) { return rows.width * (rows.is_double ? 8 : 4); }
+
+// Products in double: blocks of kPair rows, those of the left side in groups of kLeft whose values alternate, those of
+// the right side all alternating.
+void pack_values(const Plan& plan, const Rows& rows, int64_t first, bool right, Side& side) {
+  const int64_t width = plan.width, group = right ? kPair : kLeft, blocks = blocks_of(side.count, kPair);
+  const int64_t stride = width + kTile;  // rows whose widths are powers of two would share one set of the cache
+  side.values.reset(new double[size_t(blocks * kPair * width)]);  // written in full below, zeros included
+  wish_large_pages(side.values.get(), blocks * kPair * width * 8);
+  const char* const data = static_cast<const char*>(rows.data) + first * bytes_of(rows);
+#pragma omp parallel num_threads(plan.threads) if (plan.threads > 1)
+  {
+    std::vector<double> centred(size_t(kPair * stride), 0.0);
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < blocks; ++block) {
+      for (int64_t r = 0; r < kPair; ++r) {
+        const int64_t i = block * kPair + r;
+        double largest = 0;
+        if (i < side.count)
+          plan.run.centre(data + i * bytes_of(rows), width, rows.is_double, plan.centre, &centred[size_t(r * stride)],
+                          &largest, &side.squares[size_t(i)]);
+        else
+          std::fill_n(&centred[size_t(r * stride)], width, 0.0);
+      }
+      double* const to = side.values.get() + block * kPair * width;
+      for (int64_t from = 0; from < width; from += kTile)  // so few columns at a time that reads and writes stay near
+        for (int64_t r = 0; r < kPair; ++r)
+          for (int64_t k = from; k < std::min(from + kTile, width); ++k)
+            to[(r / group * width + k) * group + r % group] = centred[size_t(r * stride + k)];
+    }
   }
-  const char* const data = static_cast<const char*>(rows.data) + first * width * (rows.is_double ? 8 : 4);
+}
+
+// Products of digits: tiles as matrix.h has them.
+void pack_digits(const Plan& plan, const Rows& rows, int64_t first, bool right, Side& side) {
+  const int64_t wide = plan.steps() * kTileBytes, width = plan.width;
+  const int64_t tiles = blocks_of(side.count, kPair) * (kPair / kTile);
+  side.digits.reset(new int8_t[size_t(tiles * kTile * wide * plan.digits)]);  // written in full below, zeros included
+  wish_large_pages(side.digits.get(), tiles * kTile * wide * plan.digits);
+  const char* const data = static_cast<const char*>(rows.data) + first * bytes_of(rows);
 #pragma omp parallel num_threads(plan.threads) if (plan.threads > 1)
   {
     std::vector<double> centred(size_t(width), 0.0);
     std::vector<int8_t> row(size_t(wide * plan.digits), 0);
 #pragma omp for schedule(static)
-    for (int64_t tile = 0; tile < padded / kTile; ++tile)
+    for (int64_t tile = 0; tile < tiles; ++tile)
       for (int64_t r = 0; r < kTile; ++r) {
         const int64_t i = tile * kTile + r;
         double largest = 0;
-        if (i < side.count) {
-          plan.run.centre(data + i * width * (rows.is_double ? 8 : 4), width, rows.is_double, plan.centre,
-                          centred.data(), &largest, &side.squares[size_t(i)]);
-        } else {
+        if (i < side.count)
+          plan.run.centre(data + i * bytes_of(rows), width, rows.is_double, plan.centre, centred.data(), &largest,
+                          &side.squares[size_t(i)]);
+        else
           std::fill(centred.begin(), centred.end(), 0.0);
-        }
-        if (plan.unit == nullptr) {
-          double* const to = side.values.get();
-          if (right) {
-            for (int64_t k = 0; k < width; ++k)
-              to[i / kPair * kPair * width + k * kPair + i % kPair] = centred[size_t(k)];
-          } else {
-            std::copy(centred.begin(), centred.end(), to + i * width);
-          }
-          continue;
-        }
         const int e = exponent_above(largest);
         // The first digit counts 2^(e - 7); a block's products count the top digits' in units of 1.
         side.weights[size_t(i)] = std::ldexp(1.0, e - 7);
@@ -111,6 +128,15 @@ Side pack(const Plan& plan, const Rows& rows, int64_t first, bool right) {
         }
       }
   }
+}
+
+Side pack(const Plan& plan, const Rows& rows, int64_t first, bool right) {
+  Side side;
+  side.count = std::min(kChunk, rows.count - first);
+  const size_t padded = size_t(blocks_of(side.count, kPair) * kPair);
+  side.weights.assign(padded, 1.0);
+  side.squares.assign(padded, 0.0);
+  plan.unit != nullptr ? pack_digits(plan, rows, first, right, side) : pack_values(plan, rows, first, right, side);
   return side;
 }
 
@@ -166,14 +192,30 @@ double chunk_sum(const Plan& plan, const Side& left, const Side& right, bool sam
   return total;
 }
 
-double pair_sum(const Plan& plan, const Rows& a, const Rows& b, bool same) {
-  double total = 0;
-  for (int64_t i = 0; i < a.count; i += kChunk) {
-    const Side left = pack(plan, a, i, false);
-    for (int64_t j = same ? i : 0; j < b.count; j += kChunk)
-      total += (same && i != j ? 2 : 1) * chunk_sum(plan, left, pack(plan, b, j, true), same && i == j);
+// The sums over three pairs of sets. A chunk packed for the right side serves until another one is wanted.
+void all_sums(const Plan& plan, const Rows& real, const Rows& fake, double* sums) {
+  Side right;
+  const Rows* packed = nullptr;
+  int64_t packed_first = 0;
+  const auto add = [&](const Side& left, const Rows& rows, int64_t first, double times, bool same, double& sum) {
+    if (packed != &rows || packed_first != first) {
+      right = Side();  // its memory, before more is taken
+      right = pack(plan, rows, first, true);
+      packed = &rows;
+      packed_first = first;
+    }
+    sum += times * chunk_sum(plan, left, right, same);
+  };
+  std::fill(sums, sums + 3, 0.0);
+  for (int64_t i = 0; i < real.count; i += kChunk) {
+    const Side left = pack(plan, real, i, false);
+    for (int64_t j = i; j < real.count; j += kChunk) add(left, real, j, i == j ? 1 : 2, i == j, sums[0]);
+    for (int64_t j = 0; j < fake.count; j += kChunk) add(left, fake, j, 1, false, sums[2]);
   }
-  return total;
+  for (int64_t i = 0; i < fake.count; i += kChunk) {
+    const Side left = pack(plan, fake, i, false);
+    for (int64_t j = i; j < fake.count; j += kChunk) add(left, fake, j, i == j ? 1 : 2, i == j, sums[1]);
+  }
 }
 
 // The least number of digits that keeps the kernel's error below kPrecision; 0 where none does.
@@ -189,8 +231,8 @@ int64_t digits_needed(const Plan& plan, const Rows& real, const Rows& fake) {
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < rows->count; ++i) {
         double largest = 0, square = 0;
-        plan.run.centre(static_cast<const char*>(rows->data) + i * plan.width * (rows->is_double ? 8 : 4), plan.width,
-                        rows->is_double, plan.centre, centred.data(), &largest, &square);
+        plan.run.centre(static_cast<const char*>(rows->data) + i * bytes_of(*rows), plan.width, rows->is_double,
+                        plan.centre, centred.data(), &largest, &square);
         if (largest == 0) continue;
         my_possible = my_possible && largest > 0x1p-400 && largest < 0x1p+400;
         my_spread = std::max(my_spread, std::ldexp(1.0, exponent_above(largest)) * std::sqrt(plan.width / square));
@@ -221,9 +263,7 @@ void mmd_sums(const Rows& real, const Rows& fake, const double* centre, Discrepa
   Plan plan{kernels(), matrix_kernels(), centre, kind, scale, real.width, 0, threads};
   if (plan.unit != nullptr) plan.digits = plan.unit->digits != nullptr ? digits_needed(plan, real, fake) : 0;
   if (plan.digits == 0) plan.unit = nullptr;
-  sums[0] = pair_sum(plan, real, real, true);
-  sums[1] = pair_sum(plan, fake, fake, true);
-  sums[2] = pair_sum(plan, real, fake, false);
+  all_sums(plan, real, fake, sums);
 }
 
 }  // namespace medtrust

@@ -59,21 +59,26 @@ void digits(const double* centred, int64_t width, double factor, int64_t count, 
 }
 
 void products(const double* a, const double* b, int64_t width, double* c) {
-  constexpr int64_t L = lanes<double>, kVectors = kPair / L;
-  constexpr int64_t kRows = MEDTRUST_BYTES == 64 ? 4 : 1, kSplit = MEDTRUST_BYTES == 64 ? 1 : (kVectors > 8 ? 4 : 1);
-  constexpr int64_t kPart = kVectors / kSplit;  // vectors of a row that stay in registers
-  for (int64_t r = 0; r < kPair; r += kRows)
-    for (int64_t part = 0; part < kSplit; ++part) {
-      vec<double> sums[kRows][kPart] = {};
-      const double* const right = b + part * kPart * L;
-      for (int64_t k = 0; k < width; ++k)
-        for (int64_t i = 0; i < kRows; ++i) {
-          const vec<double> left = splat(a[(r + i) * width + k]);
-          for (int64_t v = 0; v < kPart; ++v) sums[i][v] += left * load(right + k * kPair + v * L);
-        }
-      for (int64_t i = 0; i < kRows; ++i)
-        for (int64_t v = 0; v < kPart; ++v) store(c + (r + i) * kPair + (part * kPart + v) * L, sums[i][v]);
-    }
+  constexpr int64_t L = lanes<double>, kPart = MEDTRUST_BYTES == 64 ? 4 : 2;  // vectors of a row that stay in registers
+  constexpr int64_t kDepth = 64;  // rows of b that stay in the first-level cache while all of a's pass
+  for (int64_t i = 0; i < kPair * kPair; ++i) c[i] = 0;
+  for (int64_t first = 0; first < width; first += kDepth) {
+    const int64_t last = width - first < kDepth ? width : first + kDepth;
+    for (int64_t r = 0; r < kPair; r += kLeft)
+      for (int64_t col = 0; col < kPair; col += kPart * L) {
+        const double *const left = a + r * width, *const right = b + col;
+        double* const to = c + r * kPair + col;
+        vec<double> sums[kLeft][kPart];
+        for (int64_t i = 0; i < kLeft; ++i)
+          for (int64_t v = 0; v < kPart; ++v) sums[i][v] = load(to + i * kPair + v * L);
+        for (int64_t k = first; k < last; ++k)
+          for (int64_t i = 0; i < kLeft; ++i)
+            for (int64_t v = 0; v < kPart; ++v)
+              sums[i][v] += splat(left[k * kLeft + i]) * load(right + k * kPair + v * L);
+        for (int64_t i = 0; i < kLeft; ++i)
+          for (int64_t v = 0; v < kPart; ++v) store(to + i * kPair + v * L, sums[i][v]);
+      }
+  }
 }
 
 double poly3_range(const double* dots, const double* weights, int64_t from, int64_t to, double scale) {

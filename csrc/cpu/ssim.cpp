@@ -1,8 +1,10 @@
 // Cuts the SSIM map into tiles, runs them on threads and adds their sums in a fixed order.
 #include "../ssim.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <vector>
 
@@ -18,10 +20,11 @@ struct Free {
   void operator()(double* p) const { std::free(p); }
 };
 
-std::unique_ptr<double, Free> scratch() {
-  void* p = std::aligned_alloc(64, size_t(kScratchBytes));
-  if (p == nullptr) throw std::bad_alloc();
-  return std::unique_ptr<double, Free>(static_cast<double*>(p));
+// A thread keeps its own: fresh memory would cost a small image more faults than its filtering takes.
+double* scratch() {
+  thread_local std::unique_ptr<double, Free> kept;
+  if (kept == nullptr) kept.reset(static_cast<double*>(std::aligned_alloc(64, size_t(kScratchBytes))));
+  return kept.get();
 }
 
 SsimTileFn tile_function() {
@@ -57,9 +60,8 @@ void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, 
   std::vector<SsimSums> sums(size_t(total), SsimSums{0, 0});
   if (threads < 1 || spec.planes * depth * height * width < 1 << 13) threads = 1;  // less work than waking a team
   if (threads > total) threads = int(total);
-  std::vector<std::unique_ptr<double, Free>> pads;
-  for (int t = 0; t < threads; ++t) pads.push_back(scratch());
 
+  std::atomic<bool> starved{false};
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < total; ++i) {
     const int64_t in_plane = i % per_plane, in_slice = in_plane % per_slice;
@@ -70,8 +72,13 @@ void ssim_cpu(const void* x, const void* y, const SsimSpec& spec, double* ssim, 
                         rows < height - row ? rows : height - row,
                         col,
                         cols < width - col ? cols : width - col};
-    sums[size_t(i)] = tile(x, y, spec, part, pads[size_t(thread_index())].get());
+    double* const pad = scratch();
+    if (pad == nullptr)
+      starved = true;  // no exception may leave the threads
+    else
+      sums[size_t(i)] = tile(x, y, spec, part, pad);
   }
+  if (starved) throw std::bad_alloc();
 
   const double count = double(depth) * double(height) * double(width);
   for (int64_t p = 0; p < spec.planes; ++p) {

@@ -172,7 +172,13 @@ inline vec<R> pixels(const T* row, int64_t width, int64_t col) {
       v[i] = row[c < 0 ? 0 : least(c, width - 1)];
     }
   }
-  return __builtin_convertvector(v, vec<R>);
+  if constexpr (sizeof(T) < 4) {  // by way of a whole number as wide: compilers take the direct way lane by lane
+    typedef typename std::conditional<sizeof(R) == 4, int32_t, int64_t>::type Whole;
+    typedef Whole wholes __attribute__((vector_size(MEDTRUST_BYTES)));
+    return __builtin_convertvector(__builtin_convertvector(v, wholes), vec<R>);
+  } else {
+    return __builtin_convertvector(v, vec<R>);
+  }
 }
 
 // What a tile is made from.

@@ -18,6 +18,7 @@ __all__ = ["features", "finite", "kernel_input", "on_device", "positive", "same_
 log = logging.getLogger("medtrust.ops")
 
 PIXELS = {torch.uint8: 0, torch.uint16: 1, torch.float32: 2}  # codes of csrc/ssim.h
+IMAGES = frozenset((*PIXELS, torch.float64))
 
 
 def same_images(op: str, x: Tensor, y: Tensor) -> None:
@@ -36,7 +37,7 @@ def same_images(op: str, x: Tensor, y: Tensor) -> None:
             raise DataError(
                 f"ops.{op}: {name} is a {type(t).__name__}; pass a torch tensor (torch.from_numpy makes one)"
             )
-        if t.dtype not in (*PIXELS, torch.float64):
+        if t.dtype not in IMAGES:
             raise DataError(f"ops.{op}: {name} is {t.dtype}; convert it to uint8, uint16, float32 or float64")
         if t.layout != torch.strided:
             raise DataError(f"ops.{op}: {name} has layout {t.layout}; call .to_dense() on it")
@@ -115,7 +116,7 @@ def kernel_input(op: str, name: str, tensor: Tensor) -> Tensor:
     Returns:
         The tensor itself where it is contiguous already, else a contiguous copy.
     """
-    tensor = tensor.detach()
+    tensor = tensor.detach() if tensor.requires_grad else tensor
     if tensor.is_contiguous():
         return tensor
     log.debug(

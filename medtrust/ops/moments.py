@@ -24,7 +24,7 @@ class _State:
         count: Rows summed.
         pivot: `[d]` float64, near the mean, so that nothing cancels.
         total: `[d]` float64, sum of (row - pivot).
-        outer: `[d, d]` float64, sum of (row - pivot)(row - pivot)^T.
+        outer: `[d, d]` float64, sum of (row - pivot)(row - pivot)^T; what lies below the diagonal means nothing.
     """
 
     count: int
@@ -32,30 +32,24 @@ class _State:
     total: Tensor
     outer: Tensor
 
-    def plus(self, rows: Tensor) -> _State:
-        """The state after some more rows `[n, d]`."""
-        gaps = rows.to(torch.float64) - self.pivot
-        return _State(self.count + len(rows), self.pivot, self.total + gaps.sum(0), self.outer + _gram(gaps))
+    def plus(self, rows: Tensor, *, reuse: bool) -> _State:
+        """The state after some more rows `[n, d]` float64; with `reuse` in the memory of both."""
+        gaps = rows.sub_(self.pivot) if reuse else rows - self.pivot
+        outer = self.outer if reuse else self.outer.clone()
+        _add_gram(outer, gaps)
+        return _State(self.count + len(rows), self.pivot, self.total + gaps.sum(0), outer)
 
     def settled(self) -> _State:
-        """The same rows with their mean as the pivot."""
+        """The same rows with their mean as the pivot, and both halves of a symmetric `outer`."""
         mean = self.pivot + self.total / self.count
-        outer = self.outer - torch.outer(self.total, self.total) / self.count
-        return _State(self.count, mean, torch.zeros_like(mean), outer)
+        upper = (self.outer - torch.outer(self.total, self.total) / self.count).triu_()
+        return _State(self.count, mean, torch.zeros_like(mean), upper + upper.triu(1).T)
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """rows^T rows, exactly symmetric, by the blocks of its upper half."""
-    width = rows.shape[1]
-    result = torch.empty((width, width), dtype=rows.dtype, device=rows.device)
-    for a in range(0, width, BLOCK):
-        left = rows[:, a : a + BLOCK]
-        across = left.T @ rows[:, a:]
-        result[a : a + BLOCK, a:] = across
-        result[a:, a : a + BLOCK] = across.T
-        corner = across[:, : left.shape[1]]
-        result[a : a + BLOCK, a : a + BLOCK] = (corner + corner.T) / 2
-    return result
+def _add_gram(outer: Tensor, rows: Tensor) -> None:
+    """Add rows^T rows to the upper half of `outer`, by blocks."""
+    for a in range(0, rows.shape[1], BLOCK):
+        outer[a : a + BLOCK, a:].addmm_(rows[:, a : a + BLOCK].T, rows[:, a:])
 
 
 class Moments:
@@ -73,12 +67,13 @@ class Moments:
             raise DataError(f"ops.Moments: width is {width}; give the number of features, at least 1")
         self.width = width
         self._state: _State | None = None
-        self._waiting: list[Tensor] = []  # rows not yet multiplied, fewer than CHUNK in all
+        self._rows: Tensor | None = None  # room for up to CHUNK rows, float64
+        self._held = 0  # rows in it that are not yet multiplied
 
     @property
     def n(self) -> int:
         """Rows seen so far."""
-        return (self._state.count if self._state else 0) + sum(map(len, self._waiting))
+        return (self._state.count if self._state else 0) + self._held
 
     @property
     def mean(self) -> Tensor:
@@ -117,11 +112,12 @@ class Moments:
         self._same_device(rows.device)
         rows = kernel_input("Moments", "rows", rows)
         while len(rows):
-            room = CHUNK - sum(map(len, self._waiting))
-            self._waiting.append(rows[:room].clone())  # the caller may reuse its buffer
-            rows = rows[room:]
-            if sum(map(len, self._waiting)) == CHUNK:
-                self._state, self._waiting = self._flushed(), []
+            some = rows[: CHUNK - self._held]
+            self._room(len(some), rows.device)[self._held : self._held + len(some)].copy_(some)
+            self._held += len(some)
+            rows = rows[len(some) :]
+            if self._held == CHUNK:
+                self._state, self._held = self._flushed(reuse=True), 0
         return self
 
     def merge(self, other: Moments) -> Moments:
@@ -152,28 +148,40 @@ class Moments:
         gap = theirs.pivot - mine.pivot
         mean = mine.pivot + gap * (theirs.count / count)
         outer = mine.outer + theirs.outer + torch.outer(gap, gap) * (mine.count * theirs.count / count)
-        self._state, self._waiting = _State(count, mean, torch.zeros_like(mean), outer), []
+        self._state, self._held = _State(count, mean, torch.zeros_like(mean), outer), 0
         return self
 
     def _complete(self, least: int) -> _State:
         """The state with the waiting rows in it, this object unchanged."""
         if self.n < least:
             raise DataError(f"ops.Moments: {self.n} rows were seen, at least {least} are needed; update with more")
-        state = self._flushed()
+        state = self._flushed(reuse=False)
         assert state is not None
         return state
 
-    def _flushed(self) -> _State | None:
-        if not self._waiting:
+    def _room(self, more: int, device: torch.device) -> Tensor:
+        """Memory for the rows held and some more; it grows, so that many small sets stay small."""
+        need = self._held + more
+        if self._rows is None or len(self._rows) < need or self._rows.device != device:
+            size = min(CHUNK, max(need, 2 * self._held))
+            grown = torch.empty((size, self.width), dtype=torch.float64, device=device)
+            if self._rows is not None and self._held:
+                grown[: self._held] = self._rows[: self._held]
+            self._rows = grown
+        return self._rows
+
+    def _flushed(self, *, reuse: bool) -> _State | None:
+        if self._rows is None or not self._held:
             return self._state
-        rows = torch.cat([part.to(torch.float64) for part in self._waiting])
-        if self._state is None:
+        rows, state = self._rows[: self._held], self._state
+        if state is None:
             pivot = rows.mean(0)
             empty = torch.zeros((self.width, self.width), dtype=torch.float64, device=rows.device)
-            return _State(0, pivot, torch.zeros_like(pivot), empty).plus(rows)
-        return self._state.plus(rows)
+            state = _State(0, pivot, torch.zeros_like(pivot), empty)
+        return state.plus(rows, reuse=reuse)
 
     def _same_device(self, device: torch.device) -> None:
-        mine = self._waiting[0].device if self._waiting else self._state.pivot.device if self._state else device
+        held = self._rows.device if self._rows is not None and self._held else None
+        mine = held or (self._state.pivot.device if self._state else device)
         if mine != device:
             raise DataError(f"ops.Moments: rows are on {device}, earlier ones on {mine}; bring them to one device")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,11 +51,12 @@ def ssim(
         Wang, Bovik, Sheikh & Simoncelli 2004, doi:10.1109/TIP.2003.819861
     """
     same_images("ssim", x, y)
-    chosen = window_of("ssim", convention, window, size, sigma)
+    chosen = _window("ssim", convention, window, size, sigma)
     rules = CONVENTIONS[convention]
     _fits("ssim", x, len(chosen.taps), rules.reflect)
     planes = _planes("ssim", x, y, positive("ssim", "data_range", data_range), chosen, rules)
-    return planes[0].mean(1).to(torch.float32)
+    full = planes[0]
+    return (full[:, 0] if full.shape[1] == 1 else full.mean(1)).to(torch.float32)
 
 
 def ssim_map(
@@ -136,7 +139,7 @@ def ms_ssim(
     same_images("ms_ssim", x, y)
     if len(weights) == 0:
         raise DataError("ops.ms_ssim: weights is empty; give one exponent per scale")
-    chosen = window_of("ms_ssim", convention, window, size, sigma)
+    chosen = _window("ms_ssim", convention, window, size, sigma)
     rules = CONVENTIONS[convention]
     data_range = positive("ms_ssim", "data_range", data_range)
     factors = []
@@ -149,6 +152,15 @@ def ms_ssim(
         factors.append(torch.relu(factor if rules.per_channel else factor.mean(1, keepdim=True)))
     exponents = torch.tensor(weights, dtype=torch.float64, device=x.device).reshape(-1, 1, 1)
     return (torch.stack(factors) ** exponents).prod(0).mean(1).to(torch.float32)
+
+
+_kept_window = functools.lru_cache(maxsize=64)(window_of)
+
+
+def _window(op: str, convention: str, window: str | None, size: int | None, sigma: float) -> Window:
+    """`window_of`, kept: on a small image its taps take a share of the time. The compiler traces the plain function."""
+    make = window_of if torch.compiler.is_compiling() else _kept_window
+    return make(op, convention, window, size, sigma)
 
 
 def _valid_contrast(
@@ -212,7 +224,9 @@ def _planes(op: str, x: Tensor, y: Tensor, data_range: float, window: Window, ru
     else:
         result = _ssim_planes(*arguments)  # past torch's dispatcher, which costs more than the kernel on a small image
     if not torch.compiler.is_compiling():
-        finite(op, result.detach().transpose(0, 1), "image")
+        detached = result.detach() if result.requires_grad else result
+        if not math.isfinite(detached.sum()):
+            finite(op, detached.transpose(0, 1), "image")
     return result
 
 
@@ -234,7 +248,7 @@ def _ssim_planes(
     images = (x.data_ptr(), y.data_ptr(), shape, PIXELS[x.dtype])
     rules = (taps, volumetric, reflect, [c1, c2, covariance, 2 * data_range**2])
     out = torch.empty((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
-    results = (out[0].data_ptr(), out[1].data_ptr())
+    results = (out.data_ptr(), out.data_ptr() + out.nbytes // 2)
     try:
         if not x.is_cuda:
             lib.ssim_cpu(*images, *rules, *results, threads())
