@@ -35,6 +35,7 @@ CONVENTIONS = {
 }
 
 _PROJECTED = 512  # widest space in which the distance is resampled
+_BLOCK = 256  # columns of a product made at a time
 _SQUARED = 512  # side of a product from which its square is worth a try
 _EIGENVALUE_ULPS = 16  # error of a symmetric eigenvalue, of the largest one's
 _NUCLEAR_TOLERANCE = 1e-9  # error allowed in the nuclear norm, as a share of the traces
@@ -129,7 +130,7 @@ def frechet_distance(
     if mean_a.shape != mean_b.shape:
         raise ValueError(f"features of width {len(mean_a)} cannot be compared with features of width {len(mean_b)}")
     traces = root_a.square().sum() + root_b.square().sum()
-    spread = traces - 2 * _nuclear_norm(root_a @ root_b.T, float(traces))
+    spread = traces - 2 * _nuclear_norm(_product(root_a, root_b), float(traces))
     # Rounding can leave the difference of equal traces a few ulp below zero.
     return float((mean_a - mean_b).square().sum() + spread.clamp_min(0))
 
@@ -242,8 +243,7 @@ def _nuclear_norm(product: torch.Tensor, traces: float) -> torch.Tensor:
     that the result is subtracted from, the singular values are computed themselves, at about four times the cost.
     """
     if min(product.shape) >= _SQUARED:
-        wide = product.shape[0] <= product.shape[1]
-        values = torch.linalg.eigvalsh(product @ product.T if wide else product.T @ product)
+        values = torch.linalg.eigvalsh(_lower_gram(product if product.shape[0] <= product.shape[1] else product.T))
         roots = values.clamp_min(0).sqrt()
         error = _EIGENVALUE_ULPS * torch.finfo(values.dtype).eps * values[-1]
         if values[0] > error and float((error / roots).sum()) < _NUCLEAR_TOLERANCE * traces:
@@ -265,6 +265,28 @@ def _by_convention(
     mean, root = _mean_and_root(features)
     n = len(features) if isinstance(features, torch.Tensor) else features.n
     return mean, root * math.sqrt((n - 1) / (n - CONVENTIONS[convention]))
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a bᵀ; where both are upper triangular, as Cholesky and QR leave them, without the two thirds that are zeros."""
+    n = len(a)
+    square = a.shape == b.shape == (n, n)
+    if not square or n < _SQUARED or bool(a.tril(-1).any()) or bool(b.tril(-1).any()):
+        return a @ b.T
+    result = torch.empty_like(a)
+    for i in range(0, n, _BLOCK):
+        end = i + _BLOCK
+        torch.matmul(a[i:end, i:], b[:end, i:].T, out=result[i:end, :end])
+        torch.matmul(a[:i, i:], b[i:end, i:].T, out=result[:i, i:end])
+    return result
+
+
+def _lower_gram(x: torch.Tensor) -> torch.Tensor:
+    """x xᵀ, of which eigvalsh reads the lower half, the only one that is made."""
+    result = torch.zeros((len(x), len(x)), dtype=x.dtype, device=x.device)
+    for i in range(0, len(x), _BLOCK):
+        torch.matmul(x[i:], x[i : i + _BLOCK].T, out=result[i:, i : i + _BLOCK])
+    return result
 
 
 def _mean_and_root(features: torch.Tensor | HasMoments) -> tuple[torch.Tensor, torch.Tensor]:
