@@ -105,6 +105,17 @@ class Trio:
             digests=features.digests * times,
         )
 
+    def refuse_few_patients(self) -> None:
+        """Refuse sets whose holdout cannot serve as a reference sample.
+
+        Raises:
+            Insufficient: Fewer than ten patients in train or holdout.
+        """
+        for name, features in (("train", self.train), ("holdout", self.holdout)):
+            count = patient_codes(features)[1]
+            if count < MIN_DISTINCT:
+                raise Insufficient(f"needs {MIN_DISTINCT} patients to compare with; {name} has {count}")
+
     def against_train(self, seed: int) -> AgainstTrain:
         """Score synthetic and holdout images against train alone; `seed` chooses one image of each holdout patient."""
         queries = torch.cat([self.synthetic.values, self.holdout.values])

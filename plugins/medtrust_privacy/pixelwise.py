@@ -51,6 +51,7 @@ class PixelCopies:
             ConfigError: The option is no share between 0 and 1.
         """
         effect, sets = effect_option(data), Trio(data)
+        sets.refuse_few_patients()
         assert data.holdout is not None
         small = {each.name: _small(each) for each in (data.train, data.holdout, data.synthetic)}
         if len({images.shape[1:] for images in small.values()}) > 1:

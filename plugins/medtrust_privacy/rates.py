@@ -57,6 +57,7 @@ class CopyRate:
         """
         effect = effect_option(data)
         sets = Trio(data)
+        sets.refuse_few_patients()
         against = sets.against_train(data.seed)
         planted = planted_scores(data, sets)
         real = (against.smallest, against.single)
