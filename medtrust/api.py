@@ -21,6 +21,7 @@ from medtrust.config import did_you_mean
 from medtrust.engine import Plan, make_plan, run_plan
 from medtrust.errors import ConfigError, DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
+from medtrust.explaining import run_explainers
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.seeding import DERIVATION, derive_seed
@@ -204,17 +205,21 @@ def audit(
         plan, host, data, matrices, declared, progress, embed=embed, generator=generator, validity=validity
     )
     clock.mark("metrics")
+    maps, broken, spent = run_explainers(
+        plan.explainers, outcome.results, host, level=level, seed=seed, progress=progress
+    )
+    clock.mark("explanations")
 
     found = list(outcome.results)
     if generator is not None:
         found.append(hold_against(generator, seen, sets["train"], seed=derive_seed(seed, "sample")))
-    results, lookup = illustrate(found, sets, declared, shown, place, Pseudonyms())
+    results, lookup = illustrate([*found, *maps], sets, declared, shown, place, Pseudonyms())
     report = build_report(
         run=_run_facts(host, plan, extractors, checks, seed, shown, device),
         subject=subject,
         data={name: images.describe() for name, images in sets.items()},
         results=results,
-        failures=[*host.failures, *outcome.failures],
+        failures=[*host.failures, *outcome.failures, *broken],
     )
     report = gate.judge(report, rules, baseline=before, strict=strict)
     host.fire("medtrust_after_report", report=report.to_dict())
@@ -225,7 +230,7 @@ def audit(
             "command": sys.argv,
             "started": clock.started,
             "settings": config.as_dict() if config else {},
-            "seconds": {"stages": clock.stages, "metrics": dict(outcome.seconds)},
+            "seconds": {"stages": clock.stages, "metrics": {**outcome.seconds, **spent}},
             "extracted": {name: dict(survey.extracted) for name, survey in surveys.items()},
         }
         if generator is not None:

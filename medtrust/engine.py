@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from medtrust.host import Contribution, Host
     from medtrust.progress import Progress
 
-__all__ = ["GROUPS", "Job", "Plan", "RunOutcome", "make_plan", "run_plan"]
+__all__ = ["GROUPS", "Job", "Plan", "RunOutcome", "guarded", "make_plan", "plugin_failure", "run_plan"]
 
 GROUPS = {"all": False, "optional": True}  # names of groups of metrics, by whether they run only when asked for
 
@@ -70,6 +70,7 @@ class Plan:
         jobs: Metrics to run, in order.
         spaces: Every feature space that some job needs, by name.
         skipped: Rows for what cannot run here, with the reason.
+        explainers: What explains the results that offer something to explain.
     """
 
     jobs: tuple[Job, ...]
@@ -80,6 +81,7 @@ class Plan:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     demands: Mapping[str, Demand] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
+    explainers: tuple[Contribution, ...] = ()
 
     @property
     def judged_spaces(self) -> tuple[str, ...]:
@@ -112,7 +114,8 @@ def make_plan(
 
     Args:
         host: The plugin host.
-        metrics: Names of metrics; "all" stands for those that run unasked, "optional" for those that do not.
+        metrics: Names of metrics and explainers; "all" stands for those that run unasked, "optional" for those that do
+            not.
         features: Names of the feature spaces to compare in.
         seed: Root seed.
         level: Confidence level of the intervals.
@@ -129,7 +132,9 @@ def make_plan(
         raise ConfigError(f"level {level} is not a confidence level; give one from 0.5 up to, not including, 1")
     chosen = tuple(_canonical(host, name) for name in dict.fromkeys(features))
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    contributions = list({c.full_name: c for name in names for c in _named(host, name)}.values())
+    explainers = {c.full_name: c for name in names for c in _explainers(host, name)}
+    wanted = [name for name in names if name in GROUPS or not _explainers(host, name)]
+    contributions = list({c.full_name: c for name in wanted for c in _named(host, name)}.values())
     if not subgroups:
         for c in contributions:
             if "subgroups" in c.spec.needs and c.spec.name in names:
@@ -154,8 +159,24 @@ def make_plan(
     if not jobs:
         raise SelectionError("no metric is left to run; see `medtrust plugins list` for what is installed")
     return Plan(
-        tuple(jobs), spaces, tuple(skipped), seed, level, options or {}, demands or {}, tuple(dict.fromkeys(subgroups))
+        tuple(jobs),
+        spaces,
+        tuple(skipped),
+        seed,
+        level,
+        options or {},
+        demands or {},
+        tuple(dict.fromkeys(subgroups)),
+        tuple(explainers.values()),
     )
+
+
+def _explainers(host: Host, name: str) -> list[Contribution]:
+    """Explainers of a group, or the one of that name."""
+    known = host.contributions("explainer")
+    if name in GROUPS:
+        return [c for c in known if c.spec.optional == GROUPS[name]]
+    return [c for c in known if name in (c.spec.name, c.full_name)]
 
 
 def _spaces_of(spec: MetricSpec, chosen: tuple[str, ...], options: Mapping[str, Any], host: Host) -> tuple[str, ...]:
@@ -275,7 +296,7 @@ def _run_job(
     if job.together:
         data = replace(data, by_space={space: given(space) for space in job.together})
     try:
-        with _guarded():
+        with guarded():
             answer = host.load(job.contribution)().compute(data)
         return _check_answer(job, answer), None
     except Insufficient as shortage:
@@ -284,15 +305,19 @@ def _run_job(
         return _rows(job, "error", str(broken)), broken.failure
     except (Exception, SystemExit) as error:
         c = job.contribution
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        failure = PluginFailure(
-            plugin=c.plugin,
-            distribution=f"{c.distribution} {c.distribution_version}",
-            stage="run",
-            error=text,
-            remedy=f"report it to the authors of {c.distribution}, or leave {c.spec.name} out with --metrics",
-        )
-        return _rows(job, "error", f"{c.full_name} failed: {text}"), failure
+        failure = plugin_failure(c, error)
+        return _rows(job, "error", f"{c.full_name} failed: {failure.error}"), failure
+
+
+def plugin_failure(c: Contribution, error: BaseException) -> PluginFailure:
+    """What the report says of a plugin that raised while it ran."""
+    return PluginFailure(
+        plugin=c.plugin,
+        distribution=f"{c.distribution} {c.distribution_version}",
+        stage="run",
+        error=" ".join(f"{type(error).__name__}: {error}".split())[:500],
+        remedy=f"report it to the authors of {c.distribution}, or leave {c.spec.name} out with --metrics",
+    )
 
 
 def _shortage(spec: MetricSpec, sets: Mapping[SetName, SetData]) -> str:
@@ -316,7 +341,7 @@ def _private(data: SetData, features: Mapping[SetName, FeatureMatrix]) -> SetDat
 
 
 @contextlib.contextmanager
-def _guarded() -> Iterator[None]:
+def guarded() -> Iterator[None]:
     """Keep a plugin's prints off standard output and its random draws away from everybody else's."""
     import numpy as np
     import torch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medtrust.errors import ConfigError
-from medtrust.images import difference, render
+from medtrust.images import difference, heat_map, render
 from medtrust.types import Evidence, ImageRecord, Intensity, Picture, Result, SetName
 from medtrust.writing import write_atomically
 
@@ -87,7 +87,7 @@ def _item(
                 names.append(pseudonym)
         png = _draw(picture, [record for _, record in records], intensity, policy)
         real = picture.contains_real or any(name != "synthetic" for name, _ in records)
-        picture = replace(picture, name=" − ".join(names), contains_real=real, png=None)
+        picture = replace(picture, name=" − ".join(names), contains_real=real, png=None, heat=None)
         if png is not None and folder is not None:
             digest = hashlib.sha256(png).hexdigest()
             path = f"evidence/{digest[:24]}.png"
@@ -102,6 +102,8 @@ def _draw(
 ) -> bytes | None:
     if policy == "none":
         return None
+    if picture.heat is not None:
+        return _warm(picture, records, intensity, policy)
     if picture.png is not None:
         # a drawing of real pixels cannot be blurred here, so it is shown only when everything may be
         return picture.png if policy == "full" or not picture.contains_real else None
@@ -125,6 +127,19 @@ def _aligned(pixels: np.ndarray[Any, Any], onto: np.ndarray[Any, Any]) -> np.nda
     image, target = (torch.from_numpy(np.ascontiguousarray(each, dtype=np.float64)) for each in (pixels, onto))
     aligned: np.ndarray[Any, Any] = align(image, target).numpy()
     return aligned
+
+
+def _warm(picture: Picture, records: Sequence[ImageRecord], intensity: Intensity, policy: EvidencePolicy) -> bytes:
+    import numpy as np
+
+    heat = np.asarray(picture.heat, dtype=np.float32)
+    if policy == "blur":
+        heat = _blur(heat[None])[0]  # a fine map may outline what it lies over
+    below = None
+    if records:
+        pixels = _blur(records[0].pixels) if policy == "blur" else records[0].pixels
+        below = render(pixels, intensity, size=THUMBNAIL)
+    return heat_map(below, heat, picture.heat_top, THUMBNAIL)
 
 
 def _blur(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,6 +1,7 @@
 """Image sets: what an audit looks at, whatever file format carried it."""
 
 from medtrust.images.digests import digest
+from medtrust.images.heat import cividis, heat_map, strip
 from medtrust.images.imageset import Batch, ImageSet
 from medtrust.images.intensity import CT_RANGE, common_intensity, parse_intensity
 from medtrust.images.opening import open_set
@@ -15,13 +16,16 @@ __all__ = [
     "ImageSet",
     "Readers",
     "Slices",
+    "cividis",
     "common_intensity",
     "difference",
     "digest",
+    "heat_map",
     "normalise",
     "open_set",
     "parse_intensity",
     "parse_slices",
     "render",
+    "strip",
     "write_set",
 ]

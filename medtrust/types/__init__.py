@@ -3,6 +3,7 @@
 Importing this package imports neither torch nor numpy, so that listing plugins stays instant.
 """
 
+from medtrust.types.explaining import Attribution, Explainer, Probe, Score, Target
 from medtrust.types.generation import (
     Caps,
     ConditionKind,
@@ -56,6 +57,7 @@ from medtrust.types.suites import Suite, SuiteInput, SuiteRow, SuiteSpec
 __all__ = [
     "PILLARS",
     "TRUST_TIERS",
+    "Attribution",
     "Caps",
     "ConditionKind",
     "ConditionSpec",
@@ -66,6 +68,7 @@ __all__ = [
     "Encoder",
     "Estimate",
     "Evidence",
+    "Explainer",
     "ExplainerSpec",
     "FeatureExtractor",
     "FeatureMatrix",
@@ -88,10 +91,12 @@ __all__ = [
     "Picture",
     "Pillar",
     "PluginFailure",
+    "Probe",
     "ReportFormat",
     "Resolution",
     "Result",
     "SampleBatch",
+    "Score",
     "SelfTest",
     "SetData",
     "SetName",
@@ -101,6 +106,7 @@ __all__ = [
     "SuiteInput",
     "SuiteRow",
     "SuiteSpec",
+    "Target",
     "TestOutcome",
     "Trainable",
 ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medtrust.types.images import SetName
+
+if TYPE_CHECKING:
+    from medtrust.types.explaining import Target
 
 __all__ = [
     "PILLARS",
@@ -101,7 +104,9 @@ class Picture:
 
     A metric names `sources`, (set name, image index) pairs: one source shows that image, two show their absolute
     difference. A metric that draws its own picture gives `png` and says whether real pixels can be seen in it. The host
-    fills `name`, `path` and `sha256`, and leaves the picture out when the evidence policy forbids it.
+    fills `name`, `path` and `sha256`, and leaves the picture out when the evidence policy forbids it. `heat` is a map
+    [h, w], at least 0, that the host draws over the one source, or alone where there is none, with a scale bar that
+    ends at `heat_top`.
     """
 
     role: str
@@ -109,6 +114,8 @@ class Picture:
     sources: tuple[tuple[SetName, int], ...] = ()
     png: bytes | None = None
     contains_real: bool = False
+    heat: Any = field(default=None, compare=False, repr=False)
+    heat_top: float = 1.0
     name: str = ""
     path: str = ""
     sha256: str = ""
@@ -138,7 +145,8 @@ class Result:
     """The answer to one question. Metrics fill the answer; the host fills the identity (id, pillar, metric …).
 
     A result without an interval is shown but cannot pass a gate in `ci` mode. One whose `diagnostic` is not empty
-    counts neither for nor against in any gate: the text says why.
+    counts neither for nor against in any gate: the text says why. `target` is what
+    explainers may explain; it does not enter the report.
     """
 
     estimate: Estimate | None = None
@@ -161,6 +169,7 @@ class Result:
     citation: str = ""
     subgroup: str = ""
     diagnostic: str = ""
+    target: Target | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

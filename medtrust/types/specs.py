@@ -127,10 +127,19 @@ class GeneratorSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainerSpec(Spec):
-    """An explanation method."""
+    """An explanation method; its factory names a function `(score, images) -> maps`, see `Explainer`.
+
+    Args:
+        needs: Sets it looks at beyond the images it is given.
+        citation: DOI or arXiv id of the method.
+        title: Heading in the report.
+        optional: Ran only when it is named in `--metrics`.
+    """
 
     needs: tuple[str, ...] = ("synthetic",)
     citation: str = ""
+    title: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

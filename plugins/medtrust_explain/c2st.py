@@ -12,9 +12,10 @@ import torch
 from medtrust import Estimate, Insufficient, MetricInput, Null, Resolution, Result, SelfTest, TestOutcome, stats
 from medtrust.errors import ConfigError
 from medtrust.seeding import derive_seed
+from medtrust.types import Probe, Score, Target
 from medtrust_explain.artefacts import Planted, plant_artefact
 from medtrust_explain.comparison import Sides, sides
-from medtrust_explain.network import Classifier, predict, train_all
+from medtrust_explain.network import Classifier, predict, shuffled, train_all
 from medtrust_explain.pixels import prepared
 from medtrust_explain.shortcut import audit_traits, decisive
 
@@ -27,6 +28,9 @@ _PERMUTATIONS = 1999
 _POWER = 0.8
 _TRAITS = 300  # images per set that are looked at for a shortcut
 _PROBE = 500  # images per side that an artefact is planted among
+_SHOWN = 128  # images offered to explainers
+_PROBED = 64  # of them with a planted artefact
+_BASELINES = 16  # real images that stand for nothing to see
 _FALSE = 0.005  # real told from real at this p-value is no accident
 
 
@@ -127,6 +131,7 @@ class TwoSampleTest:
             ),
             facts=facts,
             notes=(*pair.notes, *_notes(data)),
+            target=_target(pair, samples, main, found, planted, probe),
         )  # fmt: skip
 
 
@@ -214,6 +219,38 @@ def _selftest(planted: stats.Discrimination, floor: float, p: float, kind: str) 
     if p < _FALSE:
         return SelfTest("failed", f"real was told from real with AUC {floor:.3f} (p = {p:.2g})", auc=planted.auc)
     return SelfTest("ok", f"{words}; real was not told from real (AUC {floor:.3f}, p = {p:.2g})", auc=planted.auc)
+
+
+def _target(
+    pair: Sides, samples: Samples, main: Folded, found: stats.Discrimination, planted: _Plant, probe: Folded
+) -> Target:
+    """The first fold's network with the synthetic images that it did not learn from, the most suspicious first."""
+    network, rows, scores = main.networks[0], main.rows[0], main.scores[0]
+    ours = samples.first[rows]
+    order = np.argsort(-scores[ours], kind="stable")[:_SHOWN]
+    chosen = rows[ours][order]
+    real = samples.images[torch.from_numpy(rows[~ours])]
+    layer = network.layer
+    judged = probe.rows[0][planted.samples.first[probe.rows[0]]][:_PROBED]
+    known = torch.from_numpy(judged)
+    detector = probe.networks[0]
+    clean = planted.samples.images[torch.from_numpy(probe.rows[0][~planted.samples.first[probe.rows[0]]])]
+    chance = "the classifier does no better than chance, so there is nothing to explain"
+    return Target(
+        score=Score(network, network, layer, real[:_BASELINES]),
+        images=samples.images[torch.from_numpy(chosen)],
+        sources=tuple((pair.first.name, pair.first_rows[i]) for i in chosen.tolist()),
+        question="what the classifier takes for synthetic",
+        randomised=lambda seed: _random(network, seed, layer, real[:_BASELINES]),
+        probe=Probe(Score(detector, detector, layer, clean[:_BASELINES]), planted.samples.images[known],
+                    planted.masks[known], f"{planted.kind} patch"),
+        nothing=chance if found.interval.lo <= 0.5 else "",
+    )  # fmt: skip
+
+
+def _random(network: Classifier, seed: int, layer: str, baselines: torch.Tensor) -> Score:
+    other = shuffled(network, seed)
+    return Score(other, other, layer, baselines)
 
 
 def _notes(data: MetricInput) -> tuple[str, ...]:

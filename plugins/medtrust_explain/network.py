@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Classifier", "predict", "train_all"]
+__all__ = ["Classifier", "predict", "shuffled", "train_all"]
 
 _BATCH = 64
 _RATE = 4e-3
@@ -26,6 +27,8 @@ class Classifier(nn.Module):
         mean: Mean of each channel, [C].
         spread: Standard deviation of each channel, [C].
     """
+
+    layer = "features.5"  # the second convolution after its activation: half the resolution, and late enough to decide
 
     def __init__(self, channels: int, mean: Tensor, spread: Tensor) -> None:
         super().__init__()
@@ -87,6 +90,28 @@ def _train(network: Classifier, images: Tensor, labels: Tensor, epochs: int, see
             optimiser.step()
             schedule.step()
     return network.eval().requires_grad_(False)
+
+
+def shuffled(network: nn.Module, seed: int) -> nn.Module:
+    """A copy with fresh random parameters: each module's own start, and noise of the same spread where it has none.
+
+    Args:
+        network: Any module.
+        seed: Seed of the parameters.
+    """
+    other = copy.deepcopy(network)
+    rng = torch.Generator().manual_seed(seed % 2**63)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed % 2**63)
+        for module in other.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                continue
+            for parameter in module.parameters(recurse=False):
+                noise = torch.randn(parameter.shape, generator=rng).to(parameter)
+                parameter.copy_(parameter.mean() + noise * parameter.std(unbiased=False))
+    return other.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from medtrust import MetricSpec, hookimpl
+from medtrust import ExplainerSpec, MetricSpec, hookimpl
 
 MEDTRUST_API = 1
 
@@ -41,4 +41,38 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=100,
         min_patients=40,
         citation="arXiv:1610.06545",
+    )
+
+
+@hookimpl
+def medtrust_explainers() -> Iterable[ExplainerSpec]:
+    """Offer functions of a score and images that say where in the image the score comes from."""
+    maps = (
+        ("gradcam", "Grad-CAM", "activation maps weighed by their mean gradient", "arXiv:1610.02391", True),
+        ("hirescam", "HiResCAM", "activations weighed by their own gradient", "arXiv:2011.08891", False),
+        (
+            "layercam",
+            "LayerCAM",
+            "activations weighed by their positive gradient",
+            "doi:10.1109/TIP.2021.3089943",
+            True,
+        ),
+    )
+    for name, title, summary, citation, optional in maps:
+        yield ExplainerSpec(
+            name=name,
+            version="1",
+            factory=f"medtrust_explain.cam:{name}",
+            summary=summary,
+            title=title,
+            citation=citation,
+            optional=optional,
+        )
+    yield ExplainerSpec(
+        name="expected_gradients",
+        version="1",
+        factory="medtrust_explain.gradients:expected_gradients",
+        summary="attributions of pixels that add up to the score's change from real images",
+        title="Expected gradients",
+        citation="doi:10.1038/s42256-021-00343-w",
     )
