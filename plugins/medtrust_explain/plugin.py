@@ -42,6 +42,22 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_patients=40,
         citation="arXiv:1610.06545",
     )
+    yield MetricSpec(
+        name="rules",
+        version="1",
+        factory="medtrust_explain.rules:Rules",
+        summary="at most five rules of at most three named features that tell synthetic from real",
+        title="Rules that tell synthetic from real",
+        pillar="explanation",
+        needs=("train", "synthetic", "images", "features"),
+        spaces=("radiomics",),
+        direction="lower",
+        range=(0.0, 1.0),
+        unit="balanced accuracy",
+        min_samples=100,
+        min_patients=80,
+        citation="arXiv:0811.1679",
+    )
 
 
 @hookimpl
