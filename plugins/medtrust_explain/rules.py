@@ -217,12 +217,10 @@ class Rules:
         facts: dict[str, Any] = {"rules": len(found.rules), "rules_real_against_real": len(floor.rules)}
         if found.rules:
             facts |= {"fidelity_to_classifier": fidelity, "bootstrap_stability": stable}
-        for i, (rule, (p, lo, hi), share) in enumerate(
-            zip(found.rules, found.precision, found.coverage, strict=True), 1
-        ):
-            facts[f"rule_{i}"] = (
-                f"{rule.words(names, unit)}: synthetic with precision {p:.2f} ({lo:.2f} to {hi:.2f}), covers {share:.0%}"
-            )
+        kept = zip(found.rules, found.precision, found.coverage, strict=True)
+        for i, (rule, (p, lo, hi), share) in enumerate(kept, start=1):
+            words = rule.words(names, unit)
+            facts[f"rule_{i}"] = f"{words}: precision {p:.2f} ({lo:.2f} to {hi:.2f}), covers {share:.0%} of synthetic"
         reach = stats.min_detectable(max(base.se, _least_se(judged, y)), data.level, base.interval.n_units - 1)
         notes = () if found.rules else ("no rule of named features tells the sets apart",)
         return Result(
