@@ -9,6 +9,7 @@ import click
 
 from medtrust import __version__
 from medtrust.cli.auditing import audit, gate, report
+from medtrust.cli.explaining import explain
 from medtrust.cli.listing import data, info, plugins
 from medtrust.cli.making import demo, sample, train
 from medtrust.cli.testing import selftest
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (audit, gate, report, sample, train, demo, plugins, data, info, selftest):
+for command in (audit, gate, report, explain, sample, train, demo, plugins, data, info, selftest):
     cli.add_command(command)
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medtrust.classifier import layers
 from medtrust.errors import ConfigError
 from medtrust.types import Score
 
-__all__ = ["activation_maps", "gradcam", "hirescam", "layercam", "layers"]
+__all__ = ["activation_maps", "gradcam", "hirescam", "layercam"]
 
 CHUNK = 64  # images of one pass
 Combine = Callable[[Tensor, Tensor], Tensor]
@@ -103,37 +104,6 @@ def _chunk(score: Score, images: Tensor, layer: nn.Module, name: str, combine: C
     finally:
         handle.remove()
     return combine(held[0].detach(), gradient)
-
-
-def layers(score: Score, images: Tensor) -> dict[str, tuple[int, ...]]:
-    """Layers that can be looked at, in the order they run, with the shape [K, h, w] of their maps.
-
-    Args:
-        score: With a network.
-        images: At least one image to run.
-    """
-    found: dict[str, tuple[int, ...]] = {}
-    count: dict[str, int] = {}
-    handles = []
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _given: object, output: object) -> None:
-            count[name] = count.get(name, 0) + 1
-            if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-                found[name] = tuple(output.shape[1:])
-
-        return hook
-
-    for name, module in score.network.named_modules():
-        if name and not any(module.children()):
-            handles.append(module.register_forward_hook(note(name)))
-    try:
-        with torch.no_grad():
-            score(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: shape for name, shape in found.items() if count[name] == 1}
 
 
 def _last(score: Score, images: Tensor) -> str:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from medtrust import ConfigError
+from medtrust.classifier import layers
 from medtrust.types import Score
-from medtrust_explain.cam import activation_maps, gradcam, hirescam, layercam, layers
+from medtrust_explain.cam import activation_maps, gradcam, hirescam, layercam
 from medtrust_explain.frechet import frechet_influence, frechet_score
 from medtrust_explain.gradients import expected_gradients, gradients_at
 
