@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from medtrust.report import TrustReport
     from medtrust.validity import SpaceCheck
 
-__all__ = ["audit", "render_report"]
+__all__ = ["audit", "refuse_leaks", "render_report", "write_private"]
 
 MOST_SUBGROUPS = 20
 SHOWN_PACKAGES = ("medtrust", "torch", "numpy", "pluggy")
@@ -236,8 +236,8 @@ def audit(
         if generator is not None:
             facts["generator"] = {"images": seen.images, "images_per_second": round(seen.rate, 3)}
         outputs = {"run.json": (json.dumps(facts, indent=2) + "\n").encode(), **outputs}
-        _refuse_leaks(outputs, sets)
-        _write_private(place, lookup)
+        refuse_leaks(outputs, sets)
+        write_private(place, lookup)
         for filename, content in outputs.items():
             write_atomically(place / filename, content)
     return report
@@ -261,14 +261,18 @@ def render_report(report: TrustReport, folder: Path, formats: Sequence[str], hos
     return {c.spec.filename: host.load(c)(plain, folder) for c in chosen}
 
 
-def _refuse_leaks(outputs: Mapping[str, bytes], sets: Mapping[SetName, ImageSet]) -> None:
-    """Search everything that is about to be written for names, identifiers and dates of the input."""
+def refuse_leaks(outputs: Mapping[str, bytes], sets: Mapping[SetName, ImageSet]) -> None:
+    """Search everything that is about to be written for names, identifiers and dates of the input.
+
+    Raises:
+        SafetyError: Something private would be disclosed; nothing has been written.
+    """
     from medtrust.disclosure import Guard
 
     private: dict[str, str] = {}
     for images in sets.values():
         private.update(images.private_values)
-    guard = Guard(private, public=sets["synthetic"].names)
+    guard = Guard(private, public=sets["synthetic"].names if "synthetic" in sets else ())
     leaks = guard.search(outputs)
     if leaks:
         told = "; ".join(f"{leak.file} would show a {leak.kind}" for leak in leaks[:5])
@@ -419,7 +423,7 @@ def _space_facts(extractor: Any, check: SpaceCheck | None) -> dict[str, Any]:
     return facts | ({"validity": check.as_dict()} if check is not None else {})
 
 
-def _write_private(place: Path, lookup: Mapping[str, str]) -> None:
+def write_private(place: Path, lookup: Mapping[str, str]) -> None:
     """Keep the way back from pseudonyms to file names in a folder of its own that is not for sending."""
     folder = place / "private"
     if not lookup:

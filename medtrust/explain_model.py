@@ -17,7 +17,7 @@ from medtrust.explaining import run_explainers
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.seeding import DERIVATION, derive_seed
 from medtrust.types import Intensity, Result, SetName, Target
-from medtrust.writing import ensure_folder
+from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ def explain_classifier(
     Raises:
         MedtrustError: With a sentence that names the file or option and the remedy.
     """
-    from medtrust.api import write_report
+    from medtrust.api import refuse_leaks, render_report, write_private
     from medtrust.host import build_host
     from medtrust.report import build_report
     from medtrust.weights import sha256_of
@@ -110,7 +110,7 @@ def explain_classifier(
     subject = Result(id="classifier.classifier", status="ok", target=target)
     results, failures, _ = run_explainers(chosen, [subject], host, level=0.95, seed=seed, progress=progress)
     place = ensure_folder(out)
-    drawn, _ = illustrate(results, {opened.name: opened}, opened.intensity, policy, place, Pseudonyms())
+    drawn, lookup = illustrate(results, {opened.name: opened}, opened.intensity, policy, place, Pseudonyms())
     report = build_report(
         run={
             "tool": {"name": "medtrust", "version": __version__},
@@ -124,7 +124,11 @@ def explain_classifier(
         results=drawn,
         failures=[*host.failures, *failures],
     )
-    write_report(report, place, ["html"], host)
+    outputs = render_report(report, place, ["html"], host)
+    refuse_leaks(outputs, {opened.name: opened})
+    write_private(place, lookup)
+    for filename, content in outputs.items():
+        write_atomically(place / filename, content)
     return report
 
 
