@@ -17,12 +17,14 @@ from markupsafe import Markup
 from medtrust.report import charts, view
 from medtrust.report.limitations import patients_known
 from medtrust.report.pictures import embed
+from medtrust.report.reasons import reasons
 from medtrust.report.text import number, p_value, plain, quantity, sentence
 
 __all__ = ["render"]
 
 SHOWN_FACTS = 8  # open at once, per result
 SHOWN_EVIDENCE = 6  # open at once, per result
+SHOWN_PROOF = 4  # pictures beside the verdict
 MOST_EVIDENCE = 24  # embedded at all, per result
 LONGEST_TEXT = 1500
 Row = Mapping[str, Any]
@@ -54,6 +56,7 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         unexamined=view.unexamined(report),
         undecided=view.undecided(report),
         suspects=view.suspects(report),
+        proof=_proof(report, folder),
         titles={row["id"]: row["title"] for row in report["results"]},
         sets=_sets(report["data"]),
         data=[(name, _flat(about)) for name, about in report["data"].items() if isinstance(about, Mapping)],
@@ -186,6 +189,21 @@ def _pictures(report: Row) -> Sequence[Row]:
 def _is_open(report: Row, row: Row) -> bool:
     """Unfold what decided the verdict and what failed; the rest is one click away."""
     return row["status"] != "ok" or any(gate["verdict"] != "PASS" for gate in view.gates_of(report, row))
+
+
+def _proof(report: Row, folder: Path) -> dict[str, Any] | None:
+    """What the first screen shows: the worst gate that did not pass, its sentences and its most telling pictures."""
+    found = reasons(report)
+    if not found or found[0].gate["verdict"] == "WARN":
+        return None
+    worst = found[0]
+    pictures = worst.evidence["pictures"][:SHOWN_PROOF] if worst.evidence else []
+    return {
+        "gate": worst.gate,
+        "row": worst.row,
+        "evidence": worst.evidence,
+        "pictures": [(picture, embed(picture, folder)) for picture in pictures],
+    }
 
 
 def _evidence(row: Row, folder: Path) -> dict[str, Any]:

@@ -114,11 +114,11 @@ class Picture:
     sources: tuple[tuple[SetName, int], ...] = ()
     png: bytes | None = None
     contains_real: bool = False
-    heat: Any = field(default=None, compare=False, repr=False)
-    heat_top: float = 1.0
     name: str = ""
     path: str = ""
     sha256: str = ""
+    heat: Any = field(default=None, compare=False, repr=False)
+    heat_top: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

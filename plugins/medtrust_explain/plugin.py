@@ -90,5 +90,6 @@ def medtrust_explainers() -> Iterable[ExplainerSpec]:
         factory="medtrust_explain.gradients:expected_gradients",
         summary="attributions of pixels that add up to the score's change from real images",
         title="Expected gradients",
+        optional=True,
         citation="doi:10.1038/s42256-021-00343-w",
     )
