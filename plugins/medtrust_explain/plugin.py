@@ -58,6 +58,23 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_patients=80,
         citation="arXiv:0811.1679",
     )
+    yield MetricSpec(
+        name="latents",
+        version="1",
+        factory="medtrust_explain.codes:LatentCode",
+        summary="which units of an autoencoder's code are in use, what each does, which attribute it follows",
+        title="Meaning of the latent code",
+        pillar="explanation",
+        needs=("train", "synthetic", "images", "features", "generator"),
+        spaces=("radiomics",),
+        direction="higher",
+        range=(0.0, 1.0),
+        unit="rank correlation",
+        min_samples=200,
+        min_patients=50,
+        citation="doi:10.1007/s00521-020-05270-2",
+        optional=True,
+    )
 
 
 @hookimpl
