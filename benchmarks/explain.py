@@ -34,7 +34,7 @@ from medtrust_explain.rules import learn_rules
 from medtrust_features.radiomics import Radiomics
 
 RESULT = Path(__file__).parent / "results" / "explain.json"
-SEEDS, SIDE, JUDGED, EPOCHS = 20, 300, 32, 12
+SEEDS, SIDE, JUDGED = 20, 300, 32
 SHIFT = 1.5  # standard deviations by which glcm.contrast is moved
 METHODS = {"Grad-CAM": gradcam, "HiResCAM": hirescam, "LayerCAM": layercam, "expected gradients": expected_gradients}
 MEASURES = {
@@ -77,7 +77,7 @@ def planted(images: torch.Tensor, patients: list[str], seed: int, kind: str) -> 
     judged = np.flatnonzero([owners[owner] % 2 == 0 for owner in samples.patients])
     learn = np.setdiff1d(np.arange(2 * SIDE), judged)
     labels = torch.from_numpy(first[learn].astype(np.float32))
-    (network,) = train_all([(own[torch.from_numpy(learn)], labels)], EPOCHS, [derive_seed(seed, "train", kind)])
+    (network,) = train_all([(own[torch.from_numpy(learn)], labels)], None, [derive_seed(seed, "train", kind)])
     scores = predict(network, own[torch.from_numpy(judged)]).double().numpy()
     told = stats.discriminate([scores], [first[judged]], [[samples.patients[i] for i in judged]], 0.95)
     clean = own[torch.from_numpy(judged[~first[judged]])]
@@ -109,7 +109,7 @@ def null(images: torch.Tensor, features: torch.Tensor, patients: list[str], seed
     first = np.arange(2 * SIDE) < SIDE
     who = [f"{int(f)}:{patients[i]}" for f, i in zip(first, rows, strict=True)]
     samples = Samples(images[torch.from_numpy(rows)], first, who)
-    (folded,) = crossfit([(samples, 3)], EPOCHS, derive_seed(seed, "null"))
+    (folded,) = crossfit([(samples, 3)], None, derive_seed(seed, "null"))
     judged = folded.judged(samples, 0.95)
     x = features[torch.from_numpy(rows)].numpy()
     none, _ = learn_rules(x, first, who, derive_seed(seed, "rules"))
@@ -170,7 +170,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     images, features, patients = load()
-    found: dict[str, Any] = {"images_per_side": SIDE, "epochs": EPOCHS, "planted": [], "null": []}
+    found: dict[str, Any] = {"images_per_side": SIDE, "planted": [], "null": []}
     for seed in range(arguments.seeds):
         found["null"].append({"seed": seed, **null(images, features, patients, seed)})
         for kind in ARTEFACTS:

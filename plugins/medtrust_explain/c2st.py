@@ -23,7 +23,7 @@ __all__ = ["Folded", "Samples", "TwoSampleTest", "crossfit"]
 
 _MOST = 2000  # images per side
 _SIDE = 64  # pixels: larger images are averaged down to this
-_EPOCHS, _FOLDS = 12, 3
+_FOLDS = 3
 _PERMUTATIONS = 1999
 _POWER = 0.8
 _TRAITS = 150  # images per set that are looked at for a shortcut
@@ -82,14 +82,13 @@ class TwoSampleTest:
     """
 
     def compute(self, data: MetricInput) -> Result:
-        """Compare at most 2000 images a side; options `epochs` (12), `folds` (3) and `most` (2000).
+        """Compare at most 2000 images a side; options `folds` (3), `most` (2000) and `epochs` (8 to 20).
 
         Raises:
             Insufficient: Too few images or patients, unlike shapes, or a shortcut that decides before any network.
         """
-        epochs, folds, most = (
-            _whole(data, *o) for o in (("epochs", _EPOCHS, 1), ("folds", _FOLDS, 2), ("most", _MOST, 40))
-        )
+        folds, most = _whole(data, "folds", _FOLDS, 2), _whole(data, "most", _MOST, 40)
+        epochs = _whole(data, "epochs", 0, 1) if "epochs" in data.options else None
         torch.set_num_threads(1)  # sums in one order; the host restores the number
         pair = sides(data, most)
         cut = decisive(audit_traits(sides(data, min(most, _TRAITS)), data))
@@ -110,7 +109,6 @@ class TwoSampleTest:
         facts: dict[str, Any] = {
             "images_per_side": int(samples.first.sum()),
             "folds": folds,
-            "epochs": epochs,
             "pixels_a_side": max(samples.images.shape[-2:]),
         }
         return Result(
@@ -170,12 +168,12 @@ def _planted(pair: Sides, data: MetricInput) -> _Plant:
     return _Plant(Samples(images, real.first, real.patients), masks, kind)
 
 
-def crossfit(tasks: list[tuple[Samples, int]], epochs: int, seed: int) -> list[Folded]:
+def crossfit(tasks: list[tuple[Samples, int]], epochs: int | None, seed: int) -> list[Folded]:
     """Train every fold of every task side by side.
 
     Args:
         tasks: Samples and number of folds.
-        epochs: Passes over the images.
+        epochs: Passes over the images; None leaves it to the size of the set.
         seed: Seed of folds, starts and orders.
 
     Raises:

@@ -16,7 +16,7 @@ __all__ = ["Classifier", "predict", "shuffled", "train_all"]
 _BATCH = 64
 _RATE = 4e-3
 _DECAY = 1e-2
-_WIDTHS = (8, 24, 48)
+_WIDTHS = (16, 24, 48)
 
 
 class Classifier(nn.Module):
@@ -36,8 +36,8 @@ class Classifier(nn.Module):
         self.register_buffer("scale", spread.view(1, -1, 1, 1).clone())
         a, b, c = _WIDTHS
         self.features = nn.Sequential(
-            nn.Conv2d(channels, a, 3, padding=1), nn.BatchNorm2d(a), nn.ReLU(),
-            nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(),
+            nn.Conv2d(channels, a, 3, stride=2, padding=1), nn.BatchNorm2d(a), nn.ReLU(),
+            nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(),
             nn.Conv2d(b, c, 3, stride=2, padding=1), nn.BatchNorm2d(c), nn.ReLU(),
         )  # fmt: skip
         self.head = nn.Linear(c, 1)
@@ -48,14 +48,14 @@ class Classifier(nn.Module):
         return self.head(maps.mean((2, 3)))[:, 0]
 
 
-def train_all(sets: Sequence[tuple[Tensor, Tensor]], epochs: int, seeds: Sequence[int]) -> list[Classifier]:
+def train_all(sets: Sequence[tuple[Tensor, Tensor]], epochs: int | None, seeds: Sequence[int]) -> list[Classifier]:
     """Train one classifier per data set, side by side.
 
     Each trains on one thread, so that its bits do not depend on the machine's cores.
 
     Args:
         sets: Images [N, C, H, W] in [0, 1] and labels [N], 1 for the first set.
-        epochs: Passes over the images.
+        epochs: Passes over the images; None gives small sets more of them, so that each network learns in 200 steps.
         seeds: Seed of each classifier's start and order.
     """
     networks = []
@@ -66,10 +66,15 @@ def train_all(sets: Sequence[tuple[Tensor, Tensor]], epochs: int, seeds: Sequenc
     threads = max(1, min(len(sets), os.cpu_count() or 1))
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         jobs = [
-            pool.submit(_train, network, images, labels, epochs, seed)
+            pool.submit(_train, network, images, labels, epochs or _passes(len(images)), seed)
             for network, (images, labels), seed in zip(networks, sets, seeds, strict=True)
         ]
         return [job.result() for job in jobs]
+
+
+def _passes(n: int) -> int:
+    """Between 8 and 20 passes: as many as 200 steps take."""
+    return min(20, max(8, -(-200 // max(1, n // _BATCH))))
 
 
 def _train(network: Classifier, images: Tensor, labels: Tensor, epochs: int, seed: int) -> Classifier:

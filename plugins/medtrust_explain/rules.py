@@ -24,7 +24,7 @@ _MOST = 1000  # images per side
 _TREES, _BOOTSTRAPS = 40, 10
 _FALSE = 0.01  # chance that any rule is emitted where there is nothing to find
 _SHIFT = 2.0  # standard deviations by which the self-test moves one feature
-_SIDE, _EPOCHS = 32, 12  # of the classifier that the rules are compared with
+_SIDE = 32  # pixels, for the classifier that the rules are compared with
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -279,7 +279,7 @@ def _fidelity(
     learn = torch.ones(len(y), dtype=torch.bool)
     learn[torch.from_numpy(judged)] = False
     labels = torch.from_numpy(y.astype(np.float32))[learn]
-    (network,) = train_all([(images[learn], labels)], _EPOCHS, [derive_seed(data.seed, "classifier")])
+    (network,) = train_all([(images[learn], labels)], None, [derive_seed(data.seed, "classifier")])
     says = predict(network, images[torch.from_numpy(judged)]).numpy() > 0
     return float((says == rules.predicts(x[judged])).mean())
 
