@@ -133,8 +133,8 @@ def make_plan(
     chosen = tuple(_canonical(host, name) for name in dict.fromkeys(features))
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     explainers = {c.full_name: c for name in names for c in _explainers(host, name)}
-    wanted = [name for name in names if name in GROUPS or not _explainers(host, name)]
-    contributions = list({c.full_name: c for name in wanted for c in _named(host, name)}.values())
+    asked = [name for name in names if name in GROUPS or not _explainers(host, name)]
+    contributions = list({c.full_name: c for name in asked for c in _named(host, name)}.values())
     if not subgroups:
         for c in contributions:
             if "subgroups" in c.spec.needs and c.spec.name in names:

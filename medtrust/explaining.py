@@ -86,7 +86,7 @@ def run_explainers(
     Returns:
         One result per explainer and target, failures, and seconds by result id.
     """
-    targets = [(r, r.target) for r in results if r.target is not None and r.status == "ok"]
+    targets = [(r, r.target) for r in results if r.target is not None and r.status == "ok" and not r.subgroup]
     rows: list[Result] = []
     failures: list[PluginFailure] = []
     seconds: dict[str, float] = {}
