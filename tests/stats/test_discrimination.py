@@ -73,3 +73,29 @@ def test_one_patient_is_no_sample():
     """A fold with one patient on a side is refused."""
     with pytest.raises(Insufficient, match="2 in each"):
         stats.discriminate([np.arange(4.0)], [np.array([1, 1, 0, 0], bool)], [["a", "a", "b", "c"]], 0.95)
+
+
+def test_folds_that_learn_from_each_other_keep_coverage_and_size():
+    """A linear classifier, trained in turn on the other fold of sets without a difference, 200 draws.
+
+    As if folds were independent, the interval would hold one half in 87 % of them, and the test reject in 9 %.
+    """
+    rng = np.random.default_rng(3)
+    held, rejected = 0, 0
+    for seed in range(200):
+        y = np.arange(200) < 100
+        x = rng.normal(size=(200, 12))
+        fold = np.concatenate([rng.permutation(100) % 2, rng.permutation(100) % 2])
+        scores, first, who = [], [], []
+        for k in (0, 1):
+            learn, judge = fold != k, fold == k
+            spread = np.cov(x[learn].T) + 0.1 * np.eye(12)
+            gap = x[learn & y].mean(0) - x[learn & ~y].mean(0)
+            scores.append(x[judge] @ np.linalg.solve(spread, gap))
+            first.append(y[judge])
+            who.append([str(i) for i in np.flatnonzero(judge)])
+        interval = stats.discriminate(scores, first, who, 0.95).interval
+        held += interval.lo <= 0.5 <= interval.hi
+        rejected += stats.auc_test(scores, first, who, permutations=199, seed=seed) <= 0.05
+    assert 184 <= held <= 199
+    assert rejected <= 18
