@@ -74,9 +74,7 @@ class CrossAttention:
         rows, pixels, tokens = probabilities.shape
         side = round(pixels**0.5)
         if side * side != pixels:
-            raise ConfigError(
-                f"cross-attention over {pixels} positions is no square; only square images are explained"
-            )
+            raise ConfigError(f"cross-attention over {pixels} positions is no square; only square images are explained")
         mean = probabilities.detach().float().view(rows // heads, heads, pixels, tokens).mean(1)
         mean = mean[len(mean) // 2 :] if self._guided else mean
         maps = mean.transpose(1, 2).reshape(len(mean), tokens, side, side)

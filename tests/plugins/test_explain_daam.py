@@ -58,7 +58,7 @@ def test_refusals(unet):
         sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
         down_block_types=("AttnDownBlock2D",), up_block_types=("AttnUpBlock2D",), attention_head_dim=4,
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="no attention|no cross-attention"):
+    with pytest.raises(ConfigError, match="attention"):
         CrossAttention(plain)
     with pytest.raises(ConfigError, match="no attention"):
         CrossAttention(torch.nn.Linear(1, 1))
