@@ -27,11 +27,13 @@ from scipy.stats import rankdata
 sys.path.insert(0, str(Path(__file__).parent))
 from power_data import LEVELS, extractor_of
 
+from medtrust import ops
 from medtrust.cache import FeatureStore, space_key
 from medtrust.stats import pixel_views
 
 _NAME = re.compile(r"patch(\d+)([ab])\.bmp")
 _BATCH = 64
+NEIGHBOURS = 5
 
 
 def pairs_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -69,12 +71,17 @@ def features_of(space: str, images: np.ndarray, cache: Path) -> torch.Tensor:
 
 def scores(first: torch.Tensor, second: torch.Tensor, views) -> np.ndarray:
     """Copy score of each second image against its partner, among all first images [P]."""
-    distance = torch.cdist(second, first)
-    for version in views(first.float()) if views else ():
-        distance = torch.minimum(distance, torch.cdist(second, version))
-    partner = distance.diagonal().clone()
-    others = distance.fill_diagonal_(torch.inf).topk(5, largest=False).values.mean(1)
-    return (partner / others.clamp_min(1e-12)).numpy()
+    itself = torch.arange(len(first))
+    versions = [first, *(views(first.float()) if views else ())]
+    partner = torch.stack([(second - version).norm(dim=1) for version in versions]).amin(0)
+    near = [ops.nearest(second, version.double(), NEIGHBOURS, (itself, itself)) for version in versions]
+    distance, row = (torch.cat([each[i] for each in near], dim=1) for i in (0, 1))
+    others = []
+    for values, rows in zip(distance, row, strict=True):
+        order = values.argsort(stable=True)
+        _, first_seen = np.unique(rows[order].numpy(), return_index=True)
+        others.append(float(values[order][torch.from_numpy(np.sort(first_seen)[:NEIGHBOURS])].mean()))
+    return (partner / torch.tensor(others).clamp_min(1e-12)).numpy()
 
 
 def auc(low: np.ndarray, high: np.ndarray) -> float:
@@ -87,13 +94,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--spaces", default="pixels,radiomics,inception")
-    parser.add_argument("--pairs", type=int, default=0, help="use the first so many pairs of each kind")
+    parser.add_argument("--alike", type=int, default=0, help="use the first so many pairs that were judged alike")
+    parser.add_argument("--apart", type=int, default=0, help="use the first so many unrelated pairs")
     parser.add_argument("--cache", type=Path, default=Path(platformdirs.user_cache_dir("medtrust")))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     alike, apart = pairs_of(args.data / "Similar"), pairs_of(args.data / "nonSimilar")
-    if args.pairs:
-        alike, apart = [tuple(side[: args.pairs] for side in each) for each in (alike, apart)]
+    if args.alike:
+        alike = tuple(side[: args.alike] for side in alike)
+    if args.apart:
+        apart = tuple(side[: args.apart] for side in apart)
     same = (alike[0] == alike[1]).all(axis=(1, 2, 3))
     rows = []
     for space in args.spaces.split(","):

@@ -25,7 +25,7 @@ from medtrust.seeding import derive_seed
 from medtrust.stats import copy_test, pixel_embedding
 from medtrust.types import FeatureMatrix
 
-COMPONENTS, WIDTH, STEPS, BATCH, LEVELS_OF_NOISE = 48, 384, 5000, 128, 60
+COMPONENTS, WIDTH, STEPS, BATCH, LEVELS_OF_NOISE = 48, 192, 3000, 128, 60
 
 
 class Denoiser(torch.nn.Module):

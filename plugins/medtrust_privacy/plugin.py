@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from medtrust import MetricSpec, hookimpl
+from medtrust.types import SuiteSpec
 
 MEDTRUST_API = 1
 
@@ -157,4 +158,15 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=20,
         min_patients=20,
         citation="arXiv:2305.18355",
+    )
+
+
+@hookimpl
+def medtrust_suites() -> Iterable[SuiteSpec]:
+    """Offer the test of the copy detectors on the user's own images."""
+    yield SuiteSpec(
+        name="privacy",
+        version="1",
+        factory="medtrust_privacy.suite:PrivacySuite",
+        summary="do the copy detectors find planted copies, and leave copy-free faults alone, on these images?",
     )
