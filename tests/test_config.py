@@ -24,6 +24,7 @@ SAMPLES = {
     "weights": ({"n": "a"}, "n=b", ["n=c"]),
     "patients": ("a(.)", "b(.)", "c(.)"),
     "intensity": ("0:1", "0:2", "0:3"),
+    "subgroups": (["a"], "b", ["c"]),
     "slices": ("z", "y:2", "x:3"),
     "out": ("a", "b", "c"),
     "format": (["a"], "b", ["c"]),
