@@ -18,14 +18,18 @@ __all__ = ["demo", "sample", "train"]
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the images.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--condition", help="What to ask for: a class, a sentence, a .txt with one per line, or a set of images.")
 @click.option("--allow-code", is_flag=True, help="Let the generator's artefact run the code that it brings.")
 @click.option("--offline", is_flag=True, help="Never open a socket.")
-def sample(spec: str, n: int, seed: int, out: Path, device: str, allow_code: bool, offline: bool) -> None:
-    """Draw images from a generator given as kind:path?option=value."""
+def sample(
+    spec: str, n: int, seed: int, out: Path, device: str, condition: str | None, allow_code: bool, offline: bool
+) -> None:
+    """Draw images from a generator given as kind:path?option=value; a stopped run goes on where it was."""
+    from medtrust.conditions import read_conditions
     from medtrust.host import build_host
     from medtrust.progress import make_progress
     from medtrust.sampling import sample_to
-    from medtrust.sources import open_generator, parse_source, request_of
+    from medtrust.sources import open_generator, parse_source, readers_of, request_of
 
     host = build_host()
     source = parse_source(spec, lambda kind: host.find("generator", kind) is not None)
@@ -33,7 +37,11 @@ def sample(spec: str, n: int, seed: int, out: Path, device: str, allow_code: boo
         raise ConfigError(f"{spec} is a path, not a generator; write kind:path (see `medtrust plugins list`)")
     request = request_of(source, host.find("generator", source.kind).spec.version)
     generator = open_generator(source, host, device, allow_code=allow_code, offline=offline)
-    sample_to(generator, n, out, seed=seed, progress=make_progress(), request=request)
+    asked, names = None, None
+    if condition is not None:
+        asked, names, digest = read_conditions(condition, generator.conditions, readers_of(host))
+        request["condition"] = digest
+    sample_to(generator, n, out, seed=seed, progress=make_progress(), request=request, condition=asked, names=names)
     click.echo(out)
 
 

@@ -13,6 +13,7 @@ from medtrust.ops._native import info
 if TYPE_CHECKING:
     from medtrust.ops.copies import max_ncc, tile_l2
     from medtrust.ops.discrepancy import mmd
+    from medtrust.ops.loop import SamplingGraph, sampling_loop, start_noise
     from medtrust.ops.moments import Moments
     from medtrust.ops.neighbours import nearest, prdc
     from medtrust.ops.noise import philox_normal, philox_uniform, reparameterise, truncated_normal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Moments",
+    "SamplingGraph",
     "diffusion_step",
     "info",
     "max_ncc",
@@ -34,15 +36,18 @@ __all__ = [
     "prdc",
     "radiomics",
     "reparameterise",
+    "sampling_loop",
     "schedule",
     "ssim",
     "ssim_map",
+    "start_noise",
     "tile_l2",
     "truncated_normal",
 ]
 
 _HOMES = {
     "Moments": "moments",
+    "SamplingGraph": "loop",
     "diffusion_step": "sampling",
     "max_ncc": "copies",
     "mmd": "discrepancy",
@@ -53,9 +58,11 @@ _HOMES = {
     "prdc": "neighbours",
     "radiomics": "texture",
     "reparameterise": "noise",
+    "sampling_loop": "loop",
     "schedule": "schedules",
     "ssim": "structural",
     "ssim_map": "structural",
+    "start_noise": "loop",
     "tile_l2": "copies",
     "truncated_normal": "noise",
 }

@@ -5,23 +5,27 @@ from collections.abc import Iterator
 from medtrust.hookspecs import hookimpl
 from medtrust.types import GeneratorSpec
 
+_KINDS = (
+    ("vae", "2", "vae:Vae", "vae", "variational autoencoder whose decoder also learns the noise texture, band by band"),
+    ("gan", "1", "gan:Gan", "gan", "generative adversarial network with hinge loss and a spectrally normalised critic"),
+    ("flow", "2", "flow:Flow", "diffusion", "rectified flow with a small U-Net over spectrally whitened images"),
+    ("ddpm", "2", "ddpm:Ddpm", "diffusion", "denoising diffusion with v-prediction and the cosine schedule"),
+    ("edm", "2", "edm:Edm", "diffusion", "EDM: log-normal noise levels and Heun's method"),
+    ("mask", "1", "mask:Mask", "conditional", "mask to image: a flow that sees where each tissue lies"),
+    ("caption", "1", "caption:Caption", "conditional", "caption to image: a flow that reads a sentence"),
+    ("i2i", "1", "i2i:ImageToImage", "conditional", "image to image: a flow that sees another contrast"),
+)
+
 
 @hookimpl
 def medtrust_generators() -> Iterator[GeneratorSpec]:
     """Offer the generators."""
-    yield GeneratorSpec(
-        name="flow",
-        version="1",
-        factory="medtrust_generators.flow:Flow",
-        summary="rectified flow with a small U-Net over spectrally whitened images of any size and depth",
-        family="diffusion",
-        trainable=True,
-    )
-    yield GeneratorSpec(
-        name="vae",
-        version="1",
-        factory="medtrust_generators.vae:Vae",
-        summary="variational autoencoder whose decoder also learns the noise texture, band by band",
-        family="vae",
-        trainable=True,
-    )
+    for name, version, factory, family, summary in _KINDS:
+        yield GeneratorSpec(
+            name=name,
+            version=version,
+            factory=f"medtrust_generators.{factory}",
+            summary=summary,
+            family=family,  # type: ignore[arg-type]
+            trainable=True,
+        )

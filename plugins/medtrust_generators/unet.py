@@ -65,16 +65,17 @@ class UNet(nn.Module):
         shape: (C, H, W).
         width: Channels of the finest level, a multiple of 16; coarser levels have twice as many.
         embedding: Length of the embedding.
+        extra: Further input channels that are not in the output.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: int, embedding: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], width: int, embedding: int, extra: int = 0) -> None:
         super().__init__()
         channels, height, columns = shape
         # The finest level works on 2x2 pixels at once: a quarter of the positions for the same picture.
         steps = levels_for(height, columns, 16)
         self.padding = padding_to(height, columns, 2 ** (steps + 1))
         sizes = [width] + [2 * width] * steps
-        self.enter = nn.Conv2d(4 * channels, width, 3, padding=1)
+        self.enter = nn.Conv2d(4 * (channels + extra), width, 3, padding=1)
         self.down = nn.ModuleList(_Block(a, b, embedding) for a, b in itertools.pairwise([width, *sizes]))
         self.coarsen = nn.ModuleList(nn.Conv2d(a, a, 3, stride=2, padding=1) for a in sizes[:-1])
         self.middle = nn.ModuleList(_Block(2 * width, 2 * width, embedding) for _ in range(2))
@@ -86,7 +87,7 @@ class UNet(nn.Module):
         self.leave = _zeroed(nn.Conv2d(width, 4 * channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map x [N, C, H, W] and the embedding [N, E] to [N, C, H, W]."""
+        """Map x [N, C + extra, H, W] and the embedding [N, E] to [N, C, H, W]."""
         height, width = x.shape[2:]
         h = self.enter(functional.pixel_unshuffle(functional.pad(x, self.padding, mode="replicate"), 2))
         kept = []
