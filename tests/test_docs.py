@@ -73,6 +73,15 @@ def test_the_generator_of_ten_lines_is_audited(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["generator"]["images"] == 60
 
 
+def test_the_sampling_loop_of_the_page_runs():
+    """The example with a network of one's own gives images."""
+    text = (ROOT / "docs" / "generators.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "sampling_loop" in block]
+    names: dict[str, object] = {}
+    exec(compile(code, "generators.md", "exec"), names)
+    assert names["images"].shape == (4, 1, 32, 32)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     """Every relative link of a page names a file of the repository."""
