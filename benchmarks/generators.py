@@ -1,5 +1,8 @@
 """Every trainable generator on real images: `python benchmarks/generators.py [--only derm] [--cells vae,gan]`.
 
+With `--seconds N`, training stops after N seconds and the next call goes on from its last note, and nothing is audited
+before it has ended: training is timed on a quiet machine, a piece at a time, the audit needs no quiet.
+
 Two data sets: dermoscopic patches (3 x 32 x 32, 8 bit) and CT slices in Hounsfield units (1 x 32 x 32, 16 bit, averaged
 down from 512 x 512). Each is split by patient into train and holdout of one size; a generator is fitted on train by its
 own recipe, as many images are drawn as train has, and the audit compares them in two feature spaces. The result file
@@ -26,7 +29,7 @@ import medtrust
 from medtrust.demo import split_patients
 from medtrust.host import build_host
 from medtrust.images import ImageSet, open_set, write_set
-from medtrust.progress import make_progress
+from medtrust.progress import QuietProgress, make_progress
 from medtrust.recipes import cache_folder, get_recipe
 from medtrust.sampling import sample_to
 from medtrust.sources import GeneratorSource, open_generator, readers_of
@@ -44,6 +47,7 @@ CELLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "edm": ("edm", {"steps": "1000"}),
 }
 SIDE, BLOCK = 32, 5
+SAVE = 50
 SEED = 1
 
 
@@ -93,21 +97,60 @@ def _copy(folder: Path, prefix: str, images: ImageSet) -> Path:
     return folder
 
 
-def cell(name: str, data: str, sets: Mapping[str, Path], work: Path, spaces: list[str]) -> dict[str, Any]:
-    """Train, sample, audit."""
+class Stopped(BaseException):
+    """The time for this call is up."""
+
+
+class Budget(QuietProgress):
+    """Stops a training right after a note, once its time is up."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end, self.done = time.perf_counter() + seconds, 0
+
+    def advance(self, n: int = 1) -> None:
+        self.done += n
+        if self.done % SAVE == 1 and time.perf_counter() > self.end:
+            raise Stopped
+
+
+def fit(name: str, data: str, train: ImageSet, work: Path, seconds: float, threads: int) -> list[float]:
+    """Train, or go on training; returns the wall seconds of each piece once it has ended."""
     kind, options = CELLS[name]
+    host = build_host()
+    factory = host.load(host.find("generator", kind))()
+    given = {"augment": AUGMENT[data], "save": str(SAVE), "threads": str(threads), **options}
+    note = work / "seconds.json"
+    pieces = json.loads(note.read_text()) if note.exists() else []
+    if (work / "checkpoint" / "samples.png").exists():
+        return pieces
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    try:
+        factory.train(train, train.intensity, work / "checkpoint", seed=SEED, progress=Budget(seconds), options=given)
+    finally:
+        note.write_text(json.dumps([*pieces, time.perf_counter() - began]))
+    return json.loads(note.read_text())
+
+
+def cell(
+    name: str, data: str, sets: Mapping[str, Path], work: Path, spaces: list[str], seconds: float, threads: int
+) -> dict[str, Any]:
+    """Train, sample, audit."""
+    kind, _ = CELLS[name]
     host, progress = build_host(), make_progress()
     train = open_set(sets["train"], "train", readers_of(host))
     checkpoint, out = work / "checkpoint", work / "samples"
-    began, busy = time.perf_counter(), time.process_time()
+    pieces = fit(name, data, train, work, seconds, threads)
     factory = host.load(host.find("generator", kind))()
-    given = {"augment": AUGMENT[data], "save": "100000", **options}
-    factory.train(train, train.intensity, checkpoint, seed=SEED, progress=progress, options=given)
-    trained, spent = time.perf_counter() - began, time.process_time() - busy
     generator = open_generator(GeneratorSource(kind, checkpoint, {}), host, "cpu")
-    busy = time.process_time()
-    sample_to(generator, len(train), out, seed=SEED, progress=progress)
-    drawing = time.process_time() - busy
+    rate = work / "rate.json"
+    if not rate.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        busy = time.perf_counter()
+        sample_to(generator, len(train), out, seed=SEED, progress=progress)
+        rate.write_text(json.dumps(len(train) / (time.perf_counter() - busy)))
+    if seconds < 1e8:
+        raise Stopped
     weights = factory.open(checkpoint, {}, "cpu")._model.parameters()
     report = medtrust.audit(
         train=sets["train"],
@@ -129,9 +172,9 @@ def cell(name: str, data: str, sets: Mapping[str, Path], work: Path, spaces: lis
         "parameters": sum(p.numel() for p in weights),
         "images": len(train),
         "nfe": generator.caps.steps,
-        "train_wall_s": trained,
-        "train_cpu_s": spent,
-        "samples_per_cpu_s": len(train) / drawing,
+        "threads": threads,
+        "train_s": sum(pieces),
+        "samples_per_s": json.loads(rate.read_text()),
         "spread": float(np.std([r.pixels.mean() for r in open_set(out, "synthetic", readers_of(host))])),
         "results": {},
     }
@@ -156,10 +199,12 @@ def main() -> None:
     parser.add_argument("--only", choices=PATIENTS, action="append")
     parser.add_argument("--cells", default=",".join(("vae", "flow", "gan", "flow; longer", "ddpm", "edm")))
     parser.add_argument("--features", default="radiomics,inception")
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "medtrust-generators")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     readers = readers_of(build_host())
     for name in [c.replace(";", ",") for c in options.cells.split(",")]:
         for data in options.only or PATIENTS:
@@ -173,11 +218,15 @@ def main() -> None:
                 sets = sets_of(data, work, readers)
                 (work / "ready").touch()
             place = work / name.replace(", ", "-")
-            shutil.rmtree(place, ignore_errors=True)
-            row = cell(name, data, sets, place, options.features.split(","))
+            spaces = options.features.split(",")
+            try:
+                row = cell(name, data, sets, place, spaces, options.seconds, options.threads)
+            except Stopped:
+                print(f"{data}, {name}: {place / 'seconds.json'}", flush=True)
+                continue
             found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
             found["rows"] = sorted([*found["rows"], row], key=lambda r: (r["data"], list(CELLS).index(r["cell"])))
-            found["machine"] = machine(1)
+            found["machine"] = machine(options.threads)
             options.out.write_text(json.dumps(found, indent=1) + "\n")
             print(json.dumps({k: v for k, v in row.items() if k != "recipe"}, indent=1), flush=True)
 

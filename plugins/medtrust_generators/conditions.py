@@ -94,16 +94,16 @@ class _Label(Condition):
 
 
 class _Caption(Condition):
-    """A sentence: word embeddings read in order by a small recurrent network."""
+    """A sentence: word embeddings, each weighed by its place, summed and read by a small network."""
 
     required = True
 
     def __init__(self, facts: dict[str, Any], shape: tuple[int, int, int], embedding: int) -> None:
         super().__init__(facts, shape, embedding)
         self.words = {word: i + 1 for i, word in enumerate(facts["vocabulary"])}
-        self.table = nn.Embedding(len(self.words) + 1, 32, padding_idx=0)
-        self.read = nn.GRU(32, 64, batch_first=True)
-        self.out = nn.Linear(64, embedding)
+        self.table = nn.Embedding(len(self.words) + 1, embedding, padding_idx=0)
+        self.place = nn.Parameter(torch.ones(MAX_WORDS, embedding))
+        self.read = nn.Sequential(nn.SiLU(), nn.Linear(embedding, embedding))
 
     @property
     def spec(self) -> ConditionSpec:
@@ -119,15 +119,15 @@ class _Caption(Condition):
                 raise ConfigError(f"{value!r}: the word {unknown[0]!r} was in no training caption; known are {known}")
             if not 0 < len(words) <= MAX_WORDS:
                 raise ConfigError(f"{value!r} has {len(words)} words; give 1 to {MAX_WORDS}")
-            codes[row, MAX_WORDS - len(words) :] = torch.tensor([self.words[word] for word in words])
+            codes[row, : len(words)] = torch.tensor([self.words[word] for word in words])
         return codes
 
     def absent(self, n: int) -> Tensor:
         return torch.zeros(n, MAX_WORDS, dtype=torch.int64)
 
     def vector(self, codes: Tensor) -> Tensor:
-        _, last = self.read(self.table(codes))
-        embedded: Tensor = self.out(last[0])
+        read = (self.table(codes) * self.place).sum(1)
+        embedded: Tensor = read + self.read(read)
         return embedded
 
 

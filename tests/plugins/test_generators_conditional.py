@@ -58,7 +58,7 @@ def train(factory, images, out, **options):
     return factory.train(images, LEVELS, out, seed=0, progress=QuietProgress(), options={**SMALL, **options})
 
 
-@pytest.mark.parametrize(("factory", "steps"), [(Flow(), "120"), (Vae(), "150")], ids=["flow", "vae"])
+@pytest.mark.parametrize(("factory", "steps"), [(Flow(), "100"), (Vae(), "150")], ids=["flow", "vae"])
 def test_a_label_decides_what_is_shown(factory, steps, tmp_path):
     """Each class looks like its own; without a request the labels come with the training set's frequencies."""
     images, side = halves(96)
