@@ -136,7 +136,8 @@ class NeuralGenerator:
             return list(condition)
         if self.conditions.required:
             raise ConfigError(
-                f"generator {self.card['kind']} needs a {self.conditions.kind} for each sample; give --condition"
+                f"generator {self.card['kind']} needs a {self.conditions.kind} for each sample: name it with "
+                "`medtrust sample --condition`, then audit the folder"
             )
         if facts.get("kind") != "label":
             return None
