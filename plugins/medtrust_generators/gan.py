@@ -169,7 +169,7 @@ class Gan(NeuralFactory):
     version = "1"
     family = "gan"
     generator = GanGenerator
-    recipe: Mapping[str, str | int | float] = {"steps": 1400, "batch": 32, "lr": 2e-4, "width": 16, "latent": 64}
+    recipe: Mapping[str, str | int | float] = {"steps": 1000, "batch": 32, "lr": 2e-4, "width": 16, "latent": 64}
     sampling: Mapping[str, str | int | float] = {"truncation": 4.0}
 
     def build(
