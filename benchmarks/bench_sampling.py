@@ -1,8 +1,8 @@
 """Whole sampling loops against diffusers' schedulers around one network: `python benchmarks/bench_sampling.py`.
 
 Each case is timed twice over: the whole loop, and what of it passes outside the network, which the network's own clock
-takes out. Both sides start from the same noise; the error is the largest distance between their images over the
-largest value, where no noise is drawn on the way (the samplers that draw some are compared with equal noise in tests/ops/test_sampling_peers.py).
+takes out. Both sides start from the same noise; the error is the largest distance between their images over the largest
+value, where no noise is drawn on the way (tests/ops/test_sampling_peers.py gives the others equal noise).
 """
 
 from __future__ import annotations
