@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from medtrust import ExplainerSpec, MetricSpec, hookimpl
+from medtrust.types import SuiteSpec
 
 MEDTRUST_API = 1
 
@@ -109,4 +110,15 @@ def medtrust_explainers() -> Iterable[ExplainerSpec]:
         title="Expected gradients",
         optional=True,
         citation="doi:10.1038/s42256-021-00343-w",
+    )
+
+
+@hookimpl
+def medtrust_suites() -> Iterable[SuiteSpec]:
+    """Offer `medtrust selftest --suite explain`."""
+    yield SuiteSpec(
+        name="explain",
+        version="1",
+        factory="medtrust_explain.suite:ExplainSuite",
+        summary="do the maps find artefacts that were planted in real images?",
     )
