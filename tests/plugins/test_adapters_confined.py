@@ -78,22 +78,14 @@ def test_nothing_is_guessed(tmp_path):
         TorchScript().open(path, {"output": "-1:1"}, "cpu")
     with pytest.raises(ConfigError, match="CPU"):
         TorchScript().open(path, {"latent": "4", "output": "-1:1"}, "cuda")
+
+
+@pytest.mark.slow
+def test_noise_of_another_length(tmp_path):
+    """What the graph says against its noise comes back as a sentence."""
+    path = made.torchscript(tmp_path / "model")
     with pytest.raises(DataError, match="failed in its own process"):
         TorchScript().open(path, {"latent": "5", "output": "-1:1"}, "cpu")
-
-
-def test_hounsfield_units_are_kept(tmp_path):
-    """An output of -1..1 declared as -1024..3071 HU comes out as such, in float32, without losing a level."""
-    path = made.torchscript(tmp_path / "model")
-    options = {"latent": "4", "output": "-1:1", "range": "-1024:3071:HU", "spacing": "0.7,0.7", "modality": "CT"}
-    generator = TorchScript().open(path, options, "cpu")
-    batch = generator.sample(4, seed=1)
-    assert (generator.spec.unit, generator.spec.dtype, generator.spec.spacing_mm) == ("HU", "float32", (0.7, 0.7))
-    levels = generator.values.pixels(np.array([-1.0, 0, 1, 1.5]).reshape(4, 1, 1, 1))
-    assert levels[0].ravel().tolist() == [-1024, 1023.5, 3071, 3071]
-    assert levels[1].tolist() == [0, 0, 0, 1]  # what was clipped is counted
-    assert batch.pixels.min() < 500 < batch.pixels.max()
-    generator.close()
 
 
 FACTORY = """
@@ -125,6 +117,25 @@ def test_a_python_entry_point(tmp_path):
     generator.close()
     with pytest.raises(ConfigError, match="no factory"):
         PythonEntry().open("os.system('x')", {}, "cpu")
+
+
+def test_hounsfield_units_are_kept(tmp_path):
+    """An output of -1..1 declared as -1024..3071 HU comes out as such, in float32, without losing a level."""
+    code = """
+    import numpy as np
+
+    def make():
+        return lambda n, *, seed: np.tanh(np.random.default_rng(seed).normal(size=(n, 3, 4, 5)))
+    """
+    declared = {"output": "-1:1", "range": "-1024:3071:HU", "spacing": "0.7,0.7", "modality": "CT"}
+    generator = PythonEntry().open("mine:make", {**package(tmp_path, code), **declared}, "cpu")
+    batch = generator.sample(4, seed=1)
+    assert (generator.spec.unit, generator.spec.dtype, generator.spec.spacing_mm) == ("HU", "float32", (0.7, 0.7))
+    levels = generator.values.pixels(np.array([-1.0, 0, 1, 1.5]).reshape(4, 1, 1, 1))
+    assert levels[0].ravel().tolist() == [-1024, 1023.5, 3071, 3071]
+    assert levels[1].tolist() == [0, 0, 0, 1]  # what was clipped is counted
+    assert batch.pixels.min() < 500 < batch.pixels.max()
+    generator.close()
 
 
 ATTEMPTS = """
@@ -225,7 +236,9 @@ def generate(model_file, num_samples, output_path, save_images, image_size=8):
 """
 
 
-@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize(
+    "zipped", [pytest.param(False, marks=pytest.mark.slow, id="folder"), pytest.param(True, id="zip")]
+)
 def test_a_medigan_package(tmp_path, zipped):
     """`generate` is called with medigan's arguments, once per image, with every source of chance seeded."""
     folder = tmp_path / "MYMODEL"
