@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Inputs", "explain_classifier", "layers_of"]
 
 BASELINES = 8
+LEAST_USED = 0.05  # share of the declared range below which a network sees nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,12 @@ def _images(classifier: Classifier, inputs: Inputs, host: Host) -> tuple[ImageSe
         parts.append(one)
     if len({part.shape for part in parts}) > 1:
         raise DataError("the images differ in size or channels; add --size, or bring them to one number of channels")
+    used = max(float(part.max() - part.min()) for part in parts)
+    if used < LEAST_USED:
+        raise DataError(
+            f"the images use {used:.1%} of the declared range {opened.intensity.lo:g} to {opened.intensity.hi:g}: the "
+            "model would see a flat field; declare what they span with --intensity LO:HI:UNIT"
+        )
     return opened, rows, torch.cat(parts) * (inputs.span[1] - inputs.span[0]) + inputs.span[0]
 
 

@@ -134,5 +134,10 @@ def test_the_command_explains_lists_layers_and_keeps_pictures_back(tmp_path, scr
     assert not list((tmp_path / "out").glob("evidence/*"))
     assert main([*command, "--out", str(tmp_path / "shown"), "--evidence", "full"]) == 0
     assert list((tmp_path / "shown").glob("evidence/*.png"))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    Image.fromarray(np.full((24, 20, 3), 128, np.uint8)).save(flat / "a.png")
+    assert main(["explain", str(flat), *command[2:], "--layers"]) == 2
+    assert "flat field" in capsys.readouterr().err
     assert main(["explain", str(folder)]) == 2
     assert "--model" in capsys.readouterr().err
