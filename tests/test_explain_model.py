@@ -99,6 +99,19 @@ def test_onnx_in_channels_last_gives_the_formulas_maps(onnx_file, images):
     assert torch.allclose(gradcam(loaded.score(2, layer), images), expected, atol=1e-5)
 
 
+def test_a_transposed_map_is_not_chosen(images):
+    """Networks that came from channels-last frameworks turn their maps to [h, w, K] before the dense part."""
+
+    class Turn(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1)
+
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), Turn(), nn.Flatten(), nn.LazyLinear(2)).eval()
+    own = Score(lambda x: net(x)[:, 0], net)
+    assert torch.equal(gradcam(own, images), gradcam(Score(own.function, net, "1"), images))
+
+
 def test_refusals(tmp_path, scripted):
     """Code without consent, no file, another format, a file that is none, a class that is none."""
     with pytest.raises(SafetyError, match="allow-code"):

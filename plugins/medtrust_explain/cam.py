@@ -107,7 +107,10 @@ def _chunk(score: Score, images: Tensor, layer: nn.Module, name: str, combine: C
 
 
 def _last(score: Score, images: Tensor) -> str:
+    """The last layer whose map has the images' proportions; a transposed map [h, w, K] has not."""
     found = layers(score, images)
-    if not found:
+    height, width = images.shape[-2:]
+    fitting = [name for name, (_, h, w) in found.items() if 0.7 < (h / height) / (w / width) < 1.43]
+    if not fitting:
         raise ConfigError("the network has no layer with a spatial map; use expected_gradients")
-    return next(reversed(found))
+    return fitting[-1]
