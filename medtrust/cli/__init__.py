@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from medtrust import __version__
-from medtrust.cli.auditing import audit, gate, report
+from medtrust.cli.auditing import audit, compare, gate, report
 from medtrust.cli.explaining import explain
 from medtrust.cli.listing import data, info, plugins
 from medtrust.cli.making import demo, sample, train
@@ -32,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (audit, gate, report, explain, sample, train, demo, plugins, data, info, selftest):
+for command in (audit, gate, report, compare, explain, sample, train, demo, selftest, plugins, data, info):
     cli.add_command(command)
 
 

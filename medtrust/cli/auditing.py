@@ -12,7 +12,7 @@ import click
 from medtrust.cli.common import PATH, show, words
 from medtrust.errors import ConfigError
 
-__all__ = ["audit", "gate", "report"]
+__all__ = ["audit", "compare", "gate", "report"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,4 +134,25 @@ def report(report: Path, format_: str, out: Path | None, verify: bool) -> int:
         path = (out or report.parent) / contribution.spec.filename
         write_atomically(path, host.load(contribution)(finished.to_dict(), report.parent))
         click.echo(path)
+    return 0
+
+
+@click.command()
+@click.argument("reports", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, default=Path("compare.html"), show_default=True, help="Page to write.")
+def compare(reports: tuple[Path, ...], out: Path) -> int:
+    """Put two or more reports side by side; the first is what the others are compared with."""
+    from medtrust.report import read_report
+    from medtrust.report.compare import compare as line_up
+    from medtrust.report.compare import compare_page
+    from medtrust.report.text import plain
+    from medtrust.writing import write_atomically
+
+    finished = [read_report(path).to_dict() for path in reports]
+    write_atomically(out, compare_page(finished, [str(path) for path in reports]))
+    for row in line_up(finished):
+        words = [word for word in row.words[1:] if word in ("better", "worse", "not told apart")]
+        if words:
+            click.echo(f"{plain(row.id, 80)}: {', '.join(words)}")
+    click.echo(out)
     return 0

@@ -5,7 +5,6 @@ For "<=" an interval [lo, hi] passes if hi <= t, fails if lo > t, and decides no
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from medtrust.gate.policy import FIELDS, Gate, Requirement
 from medtrust.report import Verdict
 from medtrust.report.codec import encode_result
+from medtrust.report.difference import change, incomparable
 from medtrust.report.text import apart, number
 from medtrust.types import Result
 
@@ -129,45 +129,28 @@ def _by_point(gate: Gate, result: Result) -> Finding:
 
 
 def _by_baseline(gate: Gate, result: Result, before: Result | None) -> Finding:
-    """Judge the worsening since the baseline by an interval of the difference.
-
-    Reference: Zou and Donner 2008, doi:10.1002/sim.3095 (variance recovered from the two intervals).
-    """
-    new = result.estimate
-    if before is None or before.estimate is None or before.status != "ok":
-        return _open("the baseline has no such result")
-    old = before.estimate
-    tolerance = gate.tolerance[0] * (abs(old.value) if gate.tolerance[1] else 1)
-    facts = {"threshold": tolerance, "baseline": old.value}
-    if new is None or new.direction == "none":
-        return _open("the result does not say which direction is better", **facts)
-    for name in ("features", "metric", "metric_version"):
-        if getattr(result, name) != getattr(before, name):
-            return _open(
-                f"the baseline used {name} {getattr(before, name)}, this report {getattr(result, name)}", **facts
-            )
-    if result.interval is None or before.interval is None:
-        return _open("one of the two results has no interval, so their difference has none", **facts)
-    if min(result.interval.level, before.interval.level) < gate.level - 1e-9:
+    """Judge the worsening since the baseline by an interval of the difference."""
+    new, old = encode_result(result), encode_result(before) if before else None
+    facts: dict[str, Any] = {}
+    if before and before.estimate and before.status == "ok":
+        tolerance = gate.tolerance[0] * (abs(before.estimate.value) if gate.tolerance[1] else 1)
+        facts = {"threshold": tolerance, "baseline": before.estimate.value}
+    problem = incomparable(new, old)
+    if problem or old is None:
+        return _open(problem, **facts)
+    if min(new["interval"]["level"], old["interval"]["level"]) < gate.level - 1e-9:
         return _open(f"an interval is below the level {_percent(gate.level)} that the policy asks for", **facts)
-    sign = 1.0 if new.direction == "lower" else -1.0
-    change = sign * (new.value - old.value)
-    up = _room(new.value, result.interval, sign), _room(old.value, before.interval, -sign)
-    down = _room(new.value, result.interval, -sign), _room(old.value, before.interval, sign)
-    lo, hi = change - math.hypot(*down), change + math.hypot(*up)
-    text = f"the worsening since the baseline ({number(old.value)} then, {number(new.value)} now)"
-    if hi <= tolerance:
-        a, b = apart(hi, tolerance)
+    worse = change(new, old)
+    then, now = number(old["estimate"]["value"]), number(new["estimate"]["value"])
+    text = f"the worsening since the baseline ({then} then, {now} now)"
+    if worse.hi <= tolerance:
+        a, b = apart(worse.hi, tolerance)
         return Finding("PASS", (f"PASS because {text} is at most {a}, and {b} is allowed",), **facts)
-    if lo > tolerance:
-        a, b = apart(lo, tolerance)
+    if worse.lo > tolerance:
+        a, b = apart(worse.lo, tolerance)
         return Finding("FAIL", (f"FAIL because {text} is at least {a}, and {b} is allowed.",), **facts)
-    return _open(f"{text} lies between {number(lo)} and {number(hi)}, and {number(tolerance)} is allowed", **facts)
-
-
-def _room(value: float, interval: Any, towards: float) -> float:
-    """Distance from an estimate to its interval's upper (towards > 0) or lower end."""
-    return max(0.0, float(interval.hi - value if towards > 0 else value - interval.lo))
+    between = f"{number(worse.lo)} and {number(worse.hi)}"
+    return _open(f"{text} lies between {between}, and {number(tolerance)} is allowed", **facts)
 
 
 def _percent(level: float) -> str:

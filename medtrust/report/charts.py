@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from medtrust.report.text import number
 
-__all__ = ["interval_chart", "mark", "power_chart", "small_chart"]
+__all__ = ["comparison_chart", "interval_chart", "mark", "power_chart", "small_chart"]
 
 Row = Mapping[str, Any]
 _POWER = re.compile(r"power_at_([0-9.]+)_percent")
@@ -168,6 +168,36 @@ def interval_chart(row: Row, gates: Sequence[Row], spoken: str) -> Markup:
         parts.append(_diamond(scale(null["value"]), first + 28, 5.5))
     height = bottom + 22
     opening = Markup('<svg class="chart" viewBox="0 0 420 {}" role="img" aria-label="{}">').format(height, spoken)
+    return opening + _svg(*parts, "</svg>")
+
+
+def comparison_chart(rows: Sequence[tuple[str, Row | None]], spoken: str) -> Markup:
+    """One result of several reports on one axis, each with its real-against-real reference; empty without estimates.
+
+    Args:
+        rows: Label and result of each report; None where a report has no such result.
+        spoken: What the chart says, for those who cannot see it.
+    """
+    shown = [(label, row) for label, row in rows if row and row["status"] == "ok" and row["estimate"]]
+    if not shown:
+        return Markup("")
+    scales = [_scale(row, (), 0, 1) for _, row in shown]
+    scale = _Scale(min(s.lo for s in scales), max(s.hi for s in scales), 40, 408)
+    bottom = 12.0 + 30 * len(shown)
+    parts = [f'<path class="axis" d="M40 {bottom}H408"/>']
+    for value in _steps(scale):
+        x = scale(value)
+        parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{number(value)}</text>')
+    for place, (label, row) in enumerate(shown):
+        y, null = 14.0 + 30 * place, row["null"]
+        parts.append(f'<text class="label" x="0" y="{y + 4}">{escape(label)}</text>')
+        parts.append(_bar(scale, row["interval"], y, 5, "bar"))
+        parts.append(f'<circle class="value" cx="{scale(row["estimate"]["value"])}" cy="{y}" r="5"/>')
+        if null:
+            parts.append(_bar(scale, null["interval"], y + 12, 3, "null-bar"))
+            parts.append(_diamond(scale(null["value"]), y + 12, 4))
+    opening = Markup('<svg class="chart" viewBox="0 0 420 {}" role="img" aria-label="{}">').format(bottom + 22, spoken)
     return opening + _svg(*parts, "</svg>")
 
 

@@ -20,7 +20,7 @@ from medtrust.report.pictures import embed
 from medtrust.report.reasons import reasons
 from medtrust.report.text import number, p_value, plain, quantity, sentence
 
-__all__ = ["render"]
+__all__ = ["environment", "render", "stylesheet"]
 
 SHOWN_FACTS = 8  # open at once, per result
 SHOWN_EVIDENCE = 6  # open at once, per result
@@ -40,15 +40,14 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
     Returns:
         UTF-8; the same report and pictures give the same bytes.
     """
-    css = _read("report.css")
-    style = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    css, style = stylesheet()
     sections = [
         (pillar, [row for row in report["results"] if row["pillar"] == pillar.name]) for pillar in view.pillars(report)
     ]
-    page = _environment().get_template("report.html")
+    page = environment().get_template("report.html")
     text = page.render(
         report=report,
-        css=Markup(css),  # noqa: S704 - our own file; its hash stands in the page's content security policy
+        css=css,
         style_hash=style,
         headline=view.headline(report),
         meaning=view.meaning(report["verdict"]),
@@ -78,9 +77,16 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def stylesheet() -> tuple[Markup, str]:
+    """The style of our pages, and its SHA-256 for the page's content security policy."""
+    css = _read("report.css")
+    return Markup(css), base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()  # noqa: S704 - our own file
+
+
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The template engine of our pages: it escapes everything and knows how numbers are written."""
+    engine = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -88,13 +94,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    engine.filters.update(
         number=number, p_value=p_value, brief=_brief, abbreviated=_abbreviated, sentence=sentence, label=_label
     )
-    environment.globals.update(
+    engine.globals.update(
         mark=charts.mark, rule=view.rule, value_line=view.value_line, quantity=quantity, slug=_slug, percent=_percent
     )
-    return environment
+    return engine
 
 
 def _read(name: str) -> str:
