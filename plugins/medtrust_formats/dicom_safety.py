@@ -45,6 +45,7 @@ _ALLOWED = NATIVE | {
 }
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _BLOCK = 1024**2
+_JP2 = b"\0\0\0\x0cjP  "
 
 
 def allowed_syntax(path: Path, size: int, limits: Limits) -> UID:
@@ -83,8 +84,10 @@ def check_codestream(path: Path, frame: bytes, rows: int, columns: int) -> None:
     Decoders allocate by the codestream, so this is where a small header could hide a large image.
 
     Raises:
+        DataError: A JPEG 2000 frame is wrapped in boxes that lead nowhere.
         SafetyError: The sizes differ.
     """
+    _check_boxes(path, frame)
     found = _codestream_size(frame)
     if found is not None and found != (rows, columns):
         raise SafetyError(
@@ -107,6 +110,21 @@ def _check_deflated(path: Path, size: int, limits: Limits) -> None:
             total += len(inflate.decompress(block, _BLOCK))
             check_inflation(path, total, size, limits)
             block = inflate.unconsumed_tail or file.read(_BLOCK)
+
+
+def _check_boxes(path: Path, frame: bytes) -> None:
+    """Walk the boxes around a JPEG 2000 codestream before pydicom does, which follows a box of length 0 for ever."""
+    if not frame.startswith(_JP2):
+        return
+    at = len(_JP2) + 4  # the first box is always 12 bytes long
+    while at < len(frame):
+        length, kind = int.from_bytes(frame[at : at + 4], "big"), frame[at + 4 : at + 8]
+        if kind == b"jp2c":
+            return
+        if length < 8:
+            break
+        at += length
+    raise DataError(f"{path} wraps its JPEG 2000 frame in boxes that hold no codestream; it may be damaged.")
 
 
 def _codestream_size(frame: bytes) -> tuple[int, int] | None:

@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of the readers that meet strangers' bytes: DICOM and the manifest.
 
     pip install medtrust[fuzz]
-    python tests/fuzz/readers.py dicom -max_total_time=600 -rss_limit_mb=2048
-    python tests/fuzz/readers.py manifest -max_total_time=600 -rss_limit_mb=2048
+    python tests/fuzz/readers.py dicom -max_total_time=600 -timeout=20 -rss_limit_mb=2048
+    python tests/fuzz/readers.py manifest -max_total_time=600 -timeout=20 -rss_limit_mb=2048
 
 Any answer but images or a MedtrustError is a finding: libFuzzer writes the input to the working folder. The seeds are
 pydicom's small test files and a few manifests; nothing is downloaded.

@@ -216,6 +216,7 @@ def fragments(body: bytes) -> bytes:
     return b"\xfe\xff\x00\xe0\0\0\0\0" + b"\xfe\xff\x00\xe0" + struct.pack("<I", len(body)) + body
 
 
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 JPEG2000 = UID("1.2.840.10008.1.2.4.90")
 for name, code, options in [
     ("dicom_a_million_frames", 4, {"NumberOfFrames": 1_000_000}),
@@ -231,6 +232,8 @@ for name, code, options in [
     ("dicom_unknown_photometric", 2, {"PhotometricInterpretation": "<img onerror=x>"}),
     ("dicom_garbage_jpeg2000", 2, {"syntax": JPEG2000, "pixels": fragments(b"\xff\x4f\xff\x51" + b"\x07" * 90)}),
     ("dicom_garbage_rle", 2, {"syntax": RLELossless, "pixels": fragments(b"\x07" * 90)}),
+    ("dicom_jp2_box_of_no_length", 2, {"syntax": JPEG2000, "pixels": fragments(JP2 + b"\0" * 40)}),
+    ("dicom_jp2_without_codestream", 2, {"syntax": JPEG2000, "pixels": fragments(JP2 + b"\0\0\0\x10free" + b"\0" * 8)}),
     ("dicom_no_frame", 2, {"syntax": JPEG2000, "pixels": fragments(b"")[:8]}),
     ("dicom_only_a_segmentation", 2, {"Modality": "SEG"}),
 ]:
