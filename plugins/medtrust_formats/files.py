@@ -92,8 +92,17 @@ def parsing(path: Path, what: str) -> Iterator[None]:
     except MemoryError as error:
         raise SafetyError(f"{path}: reading it as {what} needs more memory than there is.") from error
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(f"{path} cannot be read as {what} ({said}); it may be damaged or cut short.") from error
+        raise _damaged(path, what, error) from error
+    except BaseException as error:
+        # decoders written in Rust panic with an exception that is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _damaged(path, what, error) from error
+
+
+def _damaged(path: Path, what: str, error: BaseException) -> DataError:
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return DataError(f"{path} cannot be read as {what} ({said}); it may be damaged or cut short.")
 
 
 def drop_opaque_alpha(path: Path, pixels: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -257,6 +257,18 @@ def dicom_cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:700])
 
 
+@case(2)
+def dicom_rle_that_panics(folder: Path) -> None:
+    """A segment one byte longer than the frame: the decoder panics instead of raising."""
+
+    def runs(length: int) -> bytes:
+        return b"".join(bytes((257 - min(128, length - at), 5)) for at in range(0, length, 128))
+
+    segments = runs(576), runs(578)
+    head = struct.pack("<16I", 2, 64, 64 + len(segments[0]), *[0] * 13)
+    dicom(folder / "bad.dcm", RLELossless, fragments(head + b"".join(segments)))
+
+
 @case(4)
 def dicom_deflate_bomb(folder: Path) -> None:
     dicom(folder / "bad.dcm", DeflatedExplicitVRLittleEndian, Rows=8000, Columns=8000, pixels=b"\0" * 128_000_000)
