@@ -1,7 +1,8 @@
 """Search what is about to leave for what must not: names, identifiers and dates seen in the input.
 
 Text is compared as runs of letters and digits, so `DOE^JOHN` is found in "Doe, John" and in `doe_john.dcm`, and
-20040119 in "2004-01-19". A decimal number is no text: 0.123456 does not disclose the identifier 123456.
+20040119 in "2004-01-19". Quotes and brackets end a text: `["train", 100]` does not disclose the patient `train-100`. A
+decimal number is no text either: 0.123456 does not disclose the identifier 123456.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from importlib.resources import files
 
 __all__ = ["Guard", "Leak"]
 
-_TOKEN = re.compile(r"[^\W_]+")
+_TOKEN = re.compile(r"[^\W_]+|[\"\[\]{}<>:;|=\n]")  # words, and the marks that end a text
+_MARKS = frozenset('"[]{}<>:;|=\n')
 _DECIMAL = re.compile(r"(?<![\d.])\d+\.\d+(?:[eE][-+]?\d+)?(?![\d.])")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
@@ -88,10 +90,11 @@ def _windows(tokens: Tokens, longest: int = 4) -> Iterable[Tokens]:
 
 def _forms(value: str) -> list[Tokens]:
     """The ways in which a value may be written: as it is, a name turned round, a date with separators."""
-    tokens = _tokens(value)
+    whole = _tokens(value)
+    tokens = tuple(token for token in whole if token not in _MARKS)
     if not tokens:
         return []
-    forms = [tokens]
+    forms = [tokens, whole]
     if "^" in value and len(tokens) > 1:
         forms.append((*tokens[1:2], tokens[0]))
         forms.append(tokens[:2])
@@ -107,7 +110,9 @@ def _distinctive(form: Tokens, kind: str, known: frozenset[str]) -> bool:
     enough = LEAST_DIGITS if letters.isdigit() else LEAST_CHARACTERS
     if kind == "file name" and len(form) == 1 and letters.isalpha():
         return False  # a file called radiomics.npz names nobody
-    return len(letters) >= enough and not all(token in known for token in form)
+    telling = [t for t in form if t not in known and not (t.isdigit() and len(t) < LEAST_DIGITS and len(form) > 1)]
+    mixed = len(form) > 1 and any(len(t) == 1 and t.isalpha() for t in form)  # P-0012
+    return len(letters) >= enough and bool(telling or mixed)
 
 
 def _vocabulary() -> frozenset[str]:

@@ -57,6 +57,14 @@ def test_numbers_and_digests_are_no_disclosure(value, text):
     assert not found(value, text, "patient")
 
 
+def test_structure_is_no_disclosure():
+    """What JSON puts side by side is not one text, and what a report says of its sets names nobody."""
+    guard = Guard({"train-100": "patient", "Quixelby^Marabou": "PatientName", "P-0012": "patient"})
+    assert guard.search({"x": b'{"sources": [["train", 100]], "a": "quixelby", "b": "marabou"}'}) == []
+    assert guard.search({"x": b"train (100 patients)"}) == []
+    assert guard.search({"x": b'"P-0012"'}) == [Leak("x", "patient")]
+
+
 def test_values_that_mean_nothing_are_counted_not_searched():
     """Too short, a word of the report itself, what de-identification leaves, or the name of a synthetic image."""
     guard = Guard({"12": "patient", "Patient": "PatientName", "ANON": "PatientName", "sample-000017": "file name"},
