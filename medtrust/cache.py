@@ -12,7 +12,9 @@ import json
 import os
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,6 +29,7 @@ __all__ = ["FeatureStore", "space_key"]
 
 _SHARD = re.compile(r"[0-9a-f]{64}\.safetensors")
 _STALE_SECONDS = 3600.0  # a temporary file older than this belongs to a run that was killed
+_OPEN_SHARDS = 4  # rows are mostly asked for in the order they were written
 
 
 def space_key(space_digest: str, intensity: Intensity) -> str:
@@ -44,6 +47,18 @@ def space_key(space_digest: str, intensity: Intensity) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+@dataclass(slots=True)
+class _Known:
+    """Where the rows of one space lie: about 200 bytes per image, however wide a row is."""
+
+    shards: list[Path] = field(default_factory=list)
+    places: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # digest -> shard and row
+
+    def note(self, path: Path, digests: Sequence[bytes]) -> None:
+        self.shards.append(path)
+        self.places.update((digest, (len(self.shards) - 1, row)) for row, digest in enumerate(digests))
+
+
 class FeatureStore:
     """Features that were computed before, by space and by the pixels they belong to.
 
@@ -54,7 +69,8 @@ class FeatureStore:
 
     def __init__(self, root: Path, *, max_bytes: int = 20 * 1024**3) -> None:
         self.root = root
-        self._known: dict[str, dict[bytes, torch.Tensor]] = {}
+        self._known: dict[str, _Known] = {}
+        self._open: OrderedDict[Path, torch.Tensor] = OrderedDict()
         self._notices: list[str] = []
         self._prune(max_bytes)
 
@@ -66,10 +82,10 @@ class FeatureStore:
             digests: Pixel digests, 64 hexadecimal digits each.
 
         Returns:
-            One row [d] float32 per digest, None where unknown. Rows lie in mapped files: copy before writing into them.
+            One row [d] float32 per digest, None where unknown. Rows may lie in files: copy them, and let go of them.
         """
         known = self._rows(key)
-        return [known.get(_raw(digest)) for digest in digests]
+        return [self._row(known, _raw(digest)) for digest in digests]
 
     def add(self, key: str, digests: Sequence[str], values: torch.Tensor) -> None:
         """Write one shard; images that the store already has are left out.
@@ -89,7 +105,7 @@ class FeatureStore:
                 f"{len(digests)} digests need values [{len(digests)}, d] float32, got {list(values.shape)}"
             )
         raw = [_raw(digest) for digest in digests]
-        new = {digest: i for i, digest in enumerate(raw) if digest not in known}
+        new = {digest: i for i, digest in enumerate(raw) if digest not in known.places}
         if not new:
             return
         kept = values.detach().cpu()[list(new.values())].contiguous()
@@ -100,41 +116,61 @@ class FeatureStore:
             write_atomically(path, content)
         except OSError as error:
             raise ConfigError(f"cannot write the feature cache {path} ({error.strerror}); free some space") from error
-        known.update(self._load(path))  # mapped rows: a second copy of what is on disk would cost memory
+        known.note(path, list(new))
 
     def take_notices(self) -> tuple[str, ...]:
         """Return what the reader should know, such as a damaged shard that was removed; each sentence once."""
         notices, self._notices = tuple(self._notices), []
         return notices
 
-    def _rows(self, key: str) -> dict[bytes, torch.Tensor]:
+    def _rows(self, key: str) -> _Known:
         if key not in self._known:
-            self._known[key] = {}
+            known = self._known[key] = _Known()
             for path in sorted((self.root / key).glob("*.safetensors")):
                 if _SHARD.fullmatch(path.name):
-                    self._known[key].update(self._load(path))
+                    known.note(path, self._check(path))
         return self._known[key]
 
-    def _load(self, path: Path) -> dict[bytes, torch.Tensor]:
+    def _row(self, known: _Known, digest: bytes) -> torch.Tensor | None:
+        """Read one row; only a few shards are open at a time, since what is read of an open one stays in memory."""
+        if digest not in known.places:
+            return None
+        shard, row = known.places[digest]
+        path = known.shards[shard]
+        if path not in self._open:
+            try:
+                with safe_open(path, "pt") as content:
+                    self._open[path] = content.get_tensor("values")
+            except (FileNotFoundError, SafetensorError):  # another process removed it meanwhile
+                known.places = {digest: place for digest, place in known.places.items() if place[0] != shard}
+                return None
+            while len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(path)
+        return self._open[path][row]
+
+    def _check(self, path: Path) -> list[bytes]:
+        """Hold a shard to its name and return its digests."""
         try:
             with path.open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
             if actual != path.stem:
                 raise ValueError("its content does not match its name")
             with safe_open(path, "pt") as shard:
-                values, table = shard.get_tensor("values"), shard.get_tensor("digests")
-            if values.dtype != torch.float32 or values.ndim != 2 or tuple(table.shape) != (len(values), 32):
+                shape, dtype = shard.get_slice("values").get_shape(), shard.get_slice("values").get_dtype()
+                table = shard.get_tensor("digests")
+            if dtype != "F32" or len(shape) != 2 or tuple(table.shape) != (shape[0], 32):
                 raise ValueError("it is not a shard of features")
             os.utime(path)  # last use, for pruning
         except FileNotFoundError:
-            return {}  # another process removed it meanwhile
+            return []  # another process removed it meanwhile
         except (ValueError, SafetensorError) as error:
             path.unlink(missing_ok=True)
             self._notices.append(f"removed the damaged cache file {path} ({error}); its features are computed again")
-            return {}
+            return []
         except OSError as error:
             raise ConfigError(f"cannot use the feature cache {path} ({error.strerror}); repair or delete it") from error
-        return {bytes(digest): row for digest, row in zip(table.numpy(), values, strict=True)}
+        return [bytes(digest) for digest in table.numpy()]
 
     def _prune(self, max_bytes: int) -> None:
         shards: list[tuple[float, int, Path]] = []

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from medtrust.cache import FeatureStore, space_key
+from medtrust.cache import _OPEN_SHARDS, FeatureStore, space_key
 from medtrust.errors import ConfigError
 from medtrust.types import Intensity
 
@@ -103,6 +103,33 @@ def test_rows_of_one_space_may_differ_in_width(tmp_path: Path) -> None:
     store.add(KEY, digests(2), rows(1, d=8))
     found = FeatureStore(tmp_path).lookup(KEY, digests(2, 1))
     assert [row.tolist() for row in found if row is not None] == [rows(1, d=8)[0].tolist(), rows(1)[0].tolist()]
+
+
+def test_what_was_read_does_not_pile_up(tmp_path: Path) -> None:
+    """However many shards were read, few are open; rows in closed ones are found again."""
+    FeatureStore(tmp_path).add(KEY, digests(0), rows(1))
+    store = FeatureStore(tmp_path)
+    for n in range(1, 30):
+        store.add(KEY, digests(n), rows(1, seed=n))
+    for n in (*range(30), 3, 29, 0):
+        assert torch.equal(values_of(store, KEY, digests(n)), rows(1, seed=n))
+    assert len(shards(tmp_path)) == 30
+    assert len(store._open) == _OPEN_SHARDS
+    if Path("/proc/self/maps").exists():
+        assert Path("/proc/self/maps").read_text().count(str(tmp_path)) <= _OPEN_SHARDS
+
+
+def test_a_shard_that_goes_away_meanwhile_is_made_again(tmp_path: Path) -> None:
+    """Another process may prune what this one has listed: its rows are unknown, and can be added again."""
+    store = FeatureStore(tmp_path)
+    store.add(KEY, digests(1, 2), rows(2))
+    store.add(KEY, digests(3), rows(1, seed=3))
+    first = max(shards(tmp_path), key=lambda path: path.stat().st_size)  # it holds two rows
+    first.unlink()
+    assert known(store, KEY, digests(1, 2, 3)) == [False, False, True]
+    store.add(KEY, digests(1, 2), rows(2))
+    assert first.exists()
+    assert torch.equal(values_of(store, KEY, digests(2, 1)), rows(2).flip(0))
 
 
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
