@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from medtrust.engine import Plan, make_plan, run_plan
 from medtrust.errors import ConfigError, DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
 from medtrust.explaining import run_explainers
+from medtrust.guarding import account
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.seeding import DERIVATION, derive_seed
@@ -59,6 +60,7 @@ def audit(
     evidence: str = "none",
     seed: int = 0,
     level: float = 0.95,
+    metric_timeout: float | None = None,
     patients: str | None = None,
     intensity: Intensity | None = None,
     slices: Slices | None = None,
@@ -95,6 +97,7 @@ def audit(
         evidence: none, blur or full: which pictures may leave.
         seed: Root seed; the same call twice gives the same bytes.
         level: Confidence level of every interval.
+        metric_timeout: Seconds that one metric or explainer may take; one that takes longer becomes an error row.
         patients: Regular expression that finds the patient in a file's path.
         intensity: Declared range, where the files leave it open.
         slices: Which slices of volumes to look at, the same in every set; see `medtrust.images.parse_slices`.
@@ -150,6 +153,7 @@ def audit(
         options=options,
         demands=asked,
         subgroups=columns,
+        timeout=metric_timeout,
     )
     place = ensure_folder(Path(out)) if out is not None else None
     offline = bool(os.environ.get("CI")) if offline is None else offline
@@ -206,7 +210,7 @@ def audit(
     )
     clock.mark("metrics")
     maps, broken, spent = run_explainers(
-        plan.explainers, outcome.results, host, level=level, seed=seed, progress=progress
+        plan.explainers, outcome.results, host, level=level, seed=seed, progress=progress, timeout=metric_timeout
     )
     clock.mark("explanations")
 
@@ -231,6 +235,10 @@ def audit(
             "started": clock.started,
             "settings": config.as_dict() if config else {},
             "seconds": {"stages": clock.stages, "metrics": {**outcome.seconds, **spent}},
+            "plugins": account(
+                ((job.contribution.source.label, job.ids[0]) for job in plan.jobs), outcome.seconds, outcome.usage
+            ),
+            "memory": {name: asdict(used) for name, used in outcome.usage.items()},
             "extracted": {name: dict(survey.extracted) for name, survey in surveys.items()},
         }
         if generator is not None:

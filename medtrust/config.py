@@ -101,6 +101,16 @@ def _level(value: Any) -> float:
     return number
 
 
+def _seconds(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0.0 < number < math.inf:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
 def _one_of(*choices: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in choices:
@@ -154,6 +164,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "workers": Key(_whole(1), None, "decoding threads; as many as there are cores when not set"),
         "offline": Key(_flag, False, "open no network connection; the default is true where CI is set"),
         "level": Key(_level, 0.95, "confidence level of intervals"),
+        "metric_timeout": Key(_seconds, None, "seconds that one metric may take; no limit when not set"),
         "batch_size": Key(_whole(1), 64, "images per batch"),
         "n_synthetic": Key(_whole(1), None, "images to draw from a generator SPEC; as many as train has when not set"),
         "cache": Key(_path, None, "folder of the feature cache"),

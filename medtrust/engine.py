@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from medtrust.errors import ConfigError, Insufficient, SelectionError
-from medtrust.host import BrokenPluginError
+from medtrust.guarding import Usage, can_limit, guarded
+from medtrust.host import BrokenPluginError, naming_exits
 from medtrust.seeding import derive_seed
 from medtrust.types import (
     Demand,
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from medtrust.host import Contribution, Host
     from medtrust.progress import Progress
 
-__all__ = ["GROUPS", "Job", "Plan", "RunOutcome", "guarded", "make_plan", "plugin_failure", "run_plan"]
+__all__ = ["GROUPS", "Job", "Plan", "RunOutcome", "make_plan", "plugin_failure", "run_plan"]
 
 GROUPS = {"all": False, "optional": True}  # names of groups of metrics, by whether they run only when asked for
 
@@ -71,6 +69,7 @@ class Plan:
         spaces: Every feature space that some job needs, by name.
         skipped: Rows for what cannot run here, with the reason.
         explainers: What explains the results that offer something to explain.
+        timeout: Seconds that one metric or explainer may take; None for no limit.
     """
 
     jobs: tuple[Job, ...]
@@ -82,6 +81,7 @@ class Plan:
     demands: Mapping[str, Demand] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
     explainers: tuple[Contribution, ...] = ()
+    timeout: float | None = None
 
     @property
     def judged_spaces(self) -> tuple[str, ...]:
@@ -92,11 +92,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """Results, failures and seconds per job."""
+    """Results, failures, and seconds and memory per job."""
 
     results: tuple[Result, ...]
     failures: tuple[PluginFailure, ...]
     seconds: Mapping[str, float]
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
 
 def make_plan(
@@ -109,6 +110,7 @@ def make_plan(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     demands: Mapping[str, Demand] | None = None,
     subgroups: Sequence[str] = (),
+    timeout: float | None = None,
 ) -> Plan:
     """Resolve names to plugins and find every error that can be found before reading an image.
 
@@ -122,14 +124,18 @@ def make_plan(
         options: Options by plugin name, handed to its metrics.
         demands: What the policy asks, by result id without the feature space.
         subgroups: Columns that hold the subgroup of each image; none leaves out what needs them.
+        timeout: Seconds that one metric or explainer may take; None for no limit.
 
     Raises:
-        ConfigError: An unknown name, a metric that needs subgroups where no column is named, or a level outside (0, 1).
+        ConfigError: An unknown name, a metric that needs subgroups where no column is named, a level outside (0, 1), or
+            a time limit where none can be kept.
         PluginError: A named plugin is broken or ambiguous.
         SelectionError: Nothing is left to run.
     """
     if not 0.5 <= level < 1:
         raise ConfigError(f"level {level} is not a confidence level; give one from 0.5 up to, not including, 1")
+    if timeout is not None and not can_limit():
+        raise ConfigError("a time limit can be kept in the main thread of a Unix process only; leave it out here")
     chosen = tuple(_canonical(host, name) for name in dict.fromkeys(features))
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     explainers = {c.full_name: c for name in names for c in _explainers(host, name)}
@@ -168,6 +174,7 @@ def make_plan(
         demands or {},
         tuple(dict.fromkeys(subgroups)),
         tuple(explainers.values()),
+        timeout,
     )
 
 
@@ -242,11 +249,12 @@ def run_plan(
     results: list[Result] = list(plan.skipped)
     failures: list[PluginFailure] = []
     seconds: dict[str, float] = {}
+    usage: dict[str, Usage] = {}
     with progress.stage("metrics", len(plan.jobs)) as stage:
         for job in plan.jobs:
             began = time.perf_counter()
             host.fire("medtrust_before_metric", plan=plan, metric=job.spec)
-            rows, failure = _run_job(job, plan, host, sets, features, intensity, embed or {}, generator)
+            rows, failure = _run_job(job, plan, host, sets, features, intensity, embed or {}, generator, usage)
             seconds[job.ids[0]] = time.perf_counter() - began
             if failure is not None:
                 failures.append(failure)
@@ -256,7 +264,7 @@ def run_plan(
                 host.fire("medtrust_after_metric", plan=plan, metric=job.spec, result=row)
             results += rows
             stage.advance()
-    return RunOutcome(tuple(results), tuple(failures), seconds)
+    return RunOutcome(tuple(results), tuple(failures), seconds, usage)
 
 
 def _run_job(
@@ -268,6 +276,7 @@ def _run_job(
     intensity: Intensity,
     embed: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
     generator: Any,
+    usage: dict[str, Usage],
 ) -> tuple[list[Result], PluginFailure | None]:
     if "generator" in job.spec.needs and generator is None:
         return _rows(job, "skipped", NO_GENERATOR), None
@@ -296,14 +305,19 @@ def _run_job(
     if job.together:
         data = replace(data, by_space={space: given(space) for space in job.together})
     try:
-        with guarded():
+        source = job.contribution.source
+        who = f"{job.contribution.full_name} of {source.label}"
+        with naming_exits(source), guarded(plan.timeout, who) as used:
+            usage[job.ids[0]] = used
             answer = host.load(job.contribution)().compute(data)
         return _check_answer(job, answer), None
     except Insufficient as shortage:
         return _rows(job, "insufficient", str(shortage)), None
     except BrokenPluginError as broken:
         return _rows(job, "error", str(broken)), broken.failure
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # whatever a plugin raises, SystemExit included, costs its own result alone
         c = job.contribution
         failure = plugin_failure(c, error)
         return _rows(job, "error", f"{c.full_name} failed: {failure.error}"), failure
@@ -338,22 +352,6 @@ def _private(data: SetData, features: Mapping[SetName, FeatureMatrix]) -> SetDat
     """Give a metric features of its own, so that one that writes into them harms nobody else."""
     matrix = features.get(data.name)
     return data if matrix is None else replace(data, features=replace(matrix, values=matrix.values.clone()))
-
-
-@contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Keep a plugin's prints off standard output and its random draws away from everybody else's."""
-    import numpy as np
-    import torch
-
-    python, numpy_state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    try:
-        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.set_num_threads(threads)
 
 
 def _rows(job: Job, status: Any, reason: str) -> list[Result]:

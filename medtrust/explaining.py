@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from medtrust.engine import guarded, plugin_failure
+from medtrust.engine import plugin_failure
 from medtrust.errors import Insufficient
+from medtrust.guarding import guarded
 from medtrust.host import BrokenPluginError
 from medtrust.seeding import derive_seed
 from medtrust.types import (
@@ -72,6 +73,7 @@ def run_explainers(
     level: float,
     seed: int,
     progress: Progress,
+    timeout: float | None = None,
 ) -> tuple[list[Result], list[PluginFailure], dict[str, float]]:
     """Run every explainer on every result that offers a target; a failure is one row.
 
@@ -82,6 +84,7 @@ def run_explainers(
         level: Confidence level.
         seed: Root seed.
         progress: Where to report.
+        timeout: Seconds that one explainer may take; None for no limit.
 
     Returns:
         One result per explainer and target, failures, and seconds by result id.
@@ -109,7 +112,7 @@ def run_explainers(
                 row = Result(status="skipped", reason=c.status, **identity)
             else:
                 try:
-                    with guarded():
+                    with guarded(timeout, f"{c.full_name} of {c.source.label}"):
                         own = derive_seed(seed, "explain", c.full_name, base)
                         row = explain(host.load(c), target, level=level, seed=own)
                 except Insufficient as shortage:

@@ -36,6 +36,7 @@ SAMPLES = {
     "offline": (True, "0", True),
     "level": (0.9, "0.8", 0.7),
     "batch_size": (1, "2", 3),
+    "metric_timeout": (1.5, "2", 3.0),
     "n_synthetic": (1, "2", 3),
     "cache": ("a", "b", "c"),
 }

@@ -14,7 +14,7 @@ from medtrust_explain.gradients import expected_gradients
 @pytest.mark.parametrize("explainer", [gradcam, hirescam, layercam, expected_gradients])
 def test_our_own_pass(explainer):
     """All checks run."""
-    assert check_explainer(explainer) == tuple(EXPLAINER_CHECKS)
+    assert check_explainer(explainer).count("passed") == len(EXPLAINER_CHECKS)
 
 
 def writes(score, images):
@@ -32,7 +32,7 @@ def breaks(score, images):
 @pytest.mark.parametrize(
     ("explainer", "words"),
     [
-        (lambda s, x: hirescam(s, x)[:, ::2], "the answer is a map"),
+        (lambda s, x: hirescam(s, x)[:, ::2], "answer_is_a_map"),
         (writes, "wrote into the images"),
         (breaks, "changed the network"),
         (lambda s, x: torch.rand(len(x), *x.shape[2:]), "same bits"),

@@ -43,6 +43,7 @@ def _audit_options(command: F) -> F:
         click.option("--n-synthetic", type=int, help="Images to draw from a generator.  [default: as many as train]"),
         click.option("--level", type=float, help="Confidence level.  [default: 0.95]"),
         click.option("--seed", type=int, help="Root seed.  [default: 0]"),
+        click.option("--metric-timeout", type=float, metavar="SECONDS", help="Longest that one metric may take."),
         click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where networks run.  [default: cpu]"),
         click.option(
             "--precision", type=click.Choice(["fp32", "bf16"]), help="Arithmetic of networks.  [default: fp32]"

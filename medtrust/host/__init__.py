@@ -6,7 +6,7 @@ contributions and nobody else's: it becomes a `PluginFailure` in `Host.failures`
 """
 
 from medtrust.host.contributions import KINDS, Contribution
-from medtrust.host.isolation import BrokenPluginError
+from medtrust.host.isolation import BrokenPluginError, naming_exits
 from medtrust.host.registry import Host, build_host
 
-__all__ = ["KINDS", "Contribution", "Host", "BrokenPluginError", "build_host"]
+__all__ = ["KINDS", "Contribution", "Host", "BrokenPluginError", "build_host", "naming_exits"]

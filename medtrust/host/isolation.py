@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import pluggy
 
 from medtrust.errors import PluginError
 from medtrust.types import PluginFailure
 
-__all__ = ["Isolation", "BrokenPluginError", "Source", "one_line"]
+__all__ = ["Isolation", "BrokenPluginError", "Source", "naming_exits", "one_line"]
 
 _LONGEST = 400
 _NOT_PLUGINS = {os.path.dirname(__file__), os.path.dirname(pluggy.__file__), os.path.dirname(importlib.__file__)}
@@ -88,6 +89,44 @@ def _raised_at(trace: TracebackType | None) -> str:
     return where
 
 
+class _AtExit:
+    """A function that a plugin registered to be called at exit, with whose it is."""
+
+    def __init__(self, function: Callable[..., Any], source: Source) -> None:
+        self._function, self._source = function, source
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        try:
+            self._function(*args, **options)
+        except BaseException as error:  # SystemExit here would change the exit code, which is the verdict
+            print(
+                f"medtrust: plugin {self._source.plugin} of {self._source.label} failed at exit: {one_line(error)}",
+                file=sys.stderr,
+            )
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._function == other  # for atexit.unregister
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+
+@contextlib.contextmanager
+def naming_exits(source: Source) -> Iterator[None]:
+    """While the body runs, functions that are registered with `atexit` are noted as those of `source`."""
+    register = atexit.register
+
+    def noted(function: Callable[..., Any], /, *args: Any, **options: Any) -> Callable[..., Any]:
+        register(_AtExit(function, source), *args, **options)
+        return function
+
+    atexit.register = noted
+    try:
+        yield
+    finally:
+        atexit.register = register
+
+
 class Isolation:
     """Guards calls into plugins, keeps what they print off standard output, and traces the calls.
 
@@ -115,7 +154,7 @@ class Isolation:
         """
         began, outcome = time.perf_counter(), "ok"
         try:
-            with self._stdout_to_stderr():
+            with self._stdout_to_stderr(), naming_exits(source):
                 yield
         except (KeyboardInterrupt, GeneratorExit):
             outcome = "interrupted"

@@ -77,6 +77,8 @@ class MetricSpec(Spec):
         min_samples: Images needed in each set it needs; fewer gives status "insufficient".
         min_patients: Patients needed in each real set it needs.
         deterministic: The same input and seed give the same bits.
+        symmetric: train and synthetic may change places without changing the estimate.
+        identity: The estimate for a set with itself; None where that is not one number.
         citation: DOI or arXiv id of the method.
         title: Heading in the report.
         optional: Ran only when it is named in `--metrics`.
@@ -97,6 +99,8 @@ class MetricSpec(Spec):
     citation: str = ""
     title: str = ""
     optional: bool = False
+    symmetric: bool = False
+    identity: float | None = None
 
     @property
     def result_ids(self) -> tuple[str, ...]:

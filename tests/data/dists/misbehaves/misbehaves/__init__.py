@@ -1,0 +1,1 @@
+"""Metrics that do what a metric must not."""
