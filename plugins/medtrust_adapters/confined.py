@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+import medtrust_adapters
+import medtrust_generators
 from medtrust.errors import ConfigError, DataError, SafetyError
+from medtrust.sandbox.process import Limits, Sandbox
 from medtrust.types import Caps, ConditionSpec
 from medtrust_adapters.archives import unpack_zip
 from medtrust_adapters.programs import check_pt2, check_torchscript
-from medtrust_adapters.sandbox import Limits, Sandbox
 from medtrust_adapters.series import Series
 from medtrust_adapters.values import VALUE_OPTIONS, Values, class_labels, lengths
 from medtrust_generators.options import Options
@@ -49,11 +51,22 @@ class ConfinedSeries(Series):
         """Evaluate one chunk in the other process."""
         labels = [self.conditions.classes.index(label) for label in condition] if condition is not None else None
         shape = (self.chunk, *self.spec.shape) if hasattr(self, "spec") else None
-        return self._sandbox.draw({"seeds": list(seeds), "labels": labels}, shape)
+        pixels = self._sandbox.run({"seeds": list(seeds), "labels": labels}, shape=shape)
+        if not np.isfinite(pixels).all():
+            raise DataError(f"{self._sandbox.name} returned pixels that are not numbers (NaN or infinite)")
+        return pixels
 
     def close(self) -> None:
         """End the other process."""
         self._sandbox.close()
+
+
+def _sandbox(kind: str, name: str, config: Mapping[str, Any], readable: Sequence[Path], limits: Limits) -> Sandbox:
+    return Sandbox(
+        "medtrust_adapters.worker_kinds:OPENERS", kind, name, config, readable,
+        [medtrust_adapters, medtrust_generators], limits,
+        advice="if it ran into a limit, raise it with the options wall_s, memory_gb, cpu_s or file_mb",
+    )  # fmt: skip
 
 
 def _limits(options: Options) -> Limits:
@@ -110,7 +123,7 @@ class _Graph:
         values, conditions = Values.of(given), class_labels(given)
         config = {"path": str(path.resolve()), "latent": latent, "classes": len(conditions.classes)}
         chunk = given.whole("chunk", lo=1, hi=4096)
-        sandbox = Sandbox(self.kind, str(path), config, [path], _limits(given))
+        sandbox = _sandbox(self.kind, str(path), config, [path], _limits(given))
         caps = Caps(latent=int(np.prod(latent)), steps=1, trust="graph")
         return ConfinedSeries(sandbox, values, chunk, caps, conditions)
 
@@ -166,7 +179,7 @@ class PythonEntry:
             raise ConfigError(f"option root={root} of generator python is no folder")
         others = {key: value for key, value in options.items() if key not in known}
         config = {"factory": target, "root": str(root or ""), "options": others}
-        sandbox = Sandbox(self.kind, f"python:{target}", config, [root] if root else [], _limits(given))
+        sandbox = _sandbox(self.kind, f"python:{target}", config, [root] if root else [], _limits(given))
         stated = str(sandbox.facts.get("range", ""))
         # an object that declares its own range answers in it, so the map between the two is the identity
         values = Values.of(given, output=stated or str(given.values["range"]), range=stated)
@@ -223,7 +236,7 @@ class Medigan:
             "method": str(given.values["method"]) or str(method.get("name") or "generate"),
             "arguments": {str(k): v for k, v in arguments.items() if v is not None},
         }
-        sandbox = Sandbox(self.kind, str(path), config, [path.resolve()], _limits(given))
+        sandbox = _sandbox(self.kind, str(path), config, [path.resolve()], _limits(given))
         values, chunk = Values.of(given), given.whole("chunk", lo=1, hi=4096)
         return ConfinedSeries(sandbox, values, chunk, Caps(trust="code"), ConditionSpec(), held)
 
@@ -271,7 +284,7 @@ class StyleGan:
                 "stylegan3 by the option repo=FOLDER"
             )
         config = {"path": str(path.resolve()), "repo": str(repo), "psi": given.number("psi", lo=-2, hi=2)}
-        sandbox = Sandbox(self.kind, str(path), config, [path, repo], _limits(given))
+        sandbox = _sandbox(self.kind, str(path), config, [path, repo], _limits(given))
         conditions, classes = class_labels(given), int(sandbox.facts["c_dim"])
         if conditions.classes and len(conditions.classes) != classes:
             raise ConfigError(f"{path} has {classes} classes, the option classes names {len(conditions.classes)}")

@@ -1,6 +1,6 @@
 """What the confined process can open: graphs that torch runs, and code that was allowed to run.
 
-Each opener returns a model with `facts` (JSON) and `draw(seeds, labels, first)` -> numbers [N, C, H, W].
+Each opener returns a model with `facts` (JSON) and `run(seeds, labels)` -> numbers [N, C, H, W].
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Network:
         self.facts = dict(facts)
         self._call, self._latent, self._classes = call, tuple(latent), classes
 
-    def draw(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
+    def run(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
         import torch
 
         given = [torch.from_numpy(noise_rows(seeds, self._latent))]
@@ -67,7 +67,7 @@ class _Series:
         self.facts = dict(facts)
         self._sample = source.sample if hasattr(source, "sample") else source
 
-    def draw(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
+    def run(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
         """One call per image with a seed of its own, so that the answer cannot depend on the batch."""
         images = []
         for row, seed in enumerate(seeds):
@@ -113,7 +113,7 @@ class _Medigan:
         self._generate = getattr(package, config["method"])
         self._config = config
 
-    def draw(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
+    def run(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
         """One call per image: packages seed nothing themselves, so every source of chance is seeded before each."""
         import random
 
@@ -157,7 +157,7 @@ class _StyleGan:
         self._psi = config["psi"]
         self.facts = {"z_dim": int(self._network.z_dim), "c_dim": int(self._network.c_dim)}
 
-    def draw(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
+    def run(self, seeds: Sequence[int], labels: Sequence[int] | None) -> np.ndarray[Any, Any]:
         import torch
 
         z = torch.from_numpy(noise_rows(seeds, (self.facts["z_dim"],)))

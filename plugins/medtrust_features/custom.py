@@ -24,7 +24,7 @@ class Custom(NetworkSpace):
     """Features of the user's own network: `--features custom --weights custom=PATH`.
 
     ONNX is data and runs in onnxruntime. TorchScript and pt2 are programs and run in a confined process
-    (`medtrust_features.sandbox`). Networks run on the CPU in the precision that they were exported in.
+    (`medtrust.sandbox`). Networks run on the CPU in the precision that they were exported in.
 
     Args:
         weights: The network's file, with its card beside it.
@@ -41,9 +41,14 @@ class Custom(NetworkSpace):
             raise ConfigError("the feature space custom runs on the CPU; leave --device out")
         card = read_card(path)
         kind = kind_of(path)
-        run, batch = (Sandboxed(path, kind, output=card.output), None) if kind else _onnx(path, card.output)
-        if batch:
-            self.micro_batch = batch
+        self.confinement: dict[str, str] = {}
+        run: Run
+        if kind:
+            run = boxed = Sandboxed(path, kind, output=card.output)
+            self.confinement = boxed.confinement
+        else:
+            run, batch = _onnx(path, card.output)
+            self.micro_batch = batch or self.micro_batch
         super().__init__(
             "custom",
             _shaped(run, card),
@@ -51,6 +56,12 @@ class Custom(NetworkSpace):
             weights_sha256=sha256_of(path),
             version=f"1 {kind or 'onnx'}; {card.describe()}",
         )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the report says of this space; of a program, also what its process was denied."""
+        held = ", ".join(f"{what} {how}" for what, how in self.confinement.items())
+        return super().facts | ({"confined": held} if held else {})
 
 
 def _shaped(run: Run, card: Card) -> Run:

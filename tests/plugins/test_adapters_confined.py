@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from medtrust.errors import ConfigError, DataError
+from medtrust.sandbox.process import Limits
 from medtrust.seeding import derive_seed
-from medtrust_adapters.confined import Medigan, Pt2, PythonEntry, StyleGan, TorchScript
-from medtrust_adapters.sandbox import Sandbox, _read_array
+from medtrust_adapters.confined import Medigan, Pt2, PythonEntry, StyleGan, TorchScript, _sandbox
 
 
 def expected(module, seed, n, latent=4):
@@ -206,21 +206,40 @@ def test_limits_end_in_a_sentence(tmp_path, body, options, word):
         PythonEntry().open("mine:make", {**package(tmp_path, code), **options}, "cpu")
 
 
-def test_answers_are_not_trusted(tmp_path):
-    """A header that promises more than the file holds, a pickle and a link are refused before they are read."""
-    path = tmp_path / "a.npy"
-    np.save(path, np.zeros((1, 1, 2, 2)))
-    assert _read_array(path, (1, 1, 2, 2), "x").shape == (1, 1, 2, 2)
-    header = path.read_bytes().replace(b"(1, 1, 2, 2)", b"(9, 9, 9, 9)")
-    path.write_bytes(header)
-    with pytest.raises(DataError, match="does not fit"):
-        _read_array(path, None, "x")
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="returned no images"):
-        _read_array(path, None, "x")
-    (tmp_path / "link.npy").symlink_to("/etc/passwd")
-    with pytest.raises(DataError, match="returned no images"):
-        _read_array(tmp_path / "link.npy", None, "x")
+LIARS = {
+    "shape": (b'{"array": {"shape": [9, 9, 9, 9], "dtype": "<f8"}}\n', "no answer within 2 s"),
+    "huge": (b'{"array": {"shape": [1, 1048576, 1048576, 1], "dtype": "<f8"}}\n', "more than 2 GiB"),
+    "negative": (b'{"array": {"shape": [1, 1, -2, 2], "dtype": "<f8"}}\n', "were asked for"),
+    "object": (b'{"array": {"shape": [1, 1, 2, 2], "dtype": "|O"}}\n', "were asked for"),
+    "no array": (b'{"array": 3}\n', "were asked for"),
+    "nested": (b"[" * 60000 + b"\n", "not JSON"),
+    "no JSON": (b"\xff\n", "not JSON"),
+    "endless": (b"x" * 70000, "where one line was expected"),
+}
+
+
+@pytest.mark.parametrize("what", LIARS)
+def test_answers_are_not_trusted(tmp_path, what):
+    """Code that takes the channel for itself cannot make the audit read, allocate or wait without end."""
+    said, sentence = LIARS[what]
+    code = f"""
+    import os, stat
+
+    def make():
+        return sample
+
+    def sample(n, *, seed):
+        for channel in range(3, 20):
+            try:
+                if stat.S_ISFIFO(os.fstat(channel).st_mode):
+                    os.write(channel, {said!r})
+            except OSError:
+                pass
+        while True:
+            pass
+    """
+    with pytest.raises(DataError, match=sentence):
+        PythonEntry().open("mine:make", {**package(tmp_path, code), "wall_s": "2"}, "cpu")
 
 
 MEDIGAN = """
@@ -316,9 +335,29 @@ def test_a_stylegan_pickle(tmp_path):
     generator.close()
 
 
+def test_a_program_that_speaks_too_early_is_refused(tmp_path):
+    """What an artefact says in place of the process while it is being opened is not taken for an answer."""
+    code = """
+    import os, stat
+
+    for channel in range(3, 20):
+        try:
+            if stat.S_ISFIFO(os.fstat(channel).st_mode):
+                os.write(channel, b'{"array": {}}' + bytes([10]))
+        except OSError:
+            pass
+
+    def make():
+        return lambda n, seed: None
+    """
+    with pytest.raises(DataError, match="something else when its facts"):
+        PythonEntry().open("mine:make", package(tmp_path, code), "cpu")
+
+
 def test_closing_ends_the_process(tmp_path):
     """No process and no folder stay behind."""
-    sandbox = Sandbox("python", "it", {"factory": "mine:make", "root": _root(tmp_path), "options": {}}, [tmp_path])
+    config = {"factory": "mine:make", "root": _root(tmp_path), "options": {}}
+    sandbox = _sandbox("python", "it", config, [tmp_path], Limits())
     process, folder = sandbox._process, sandbox._folder
     sandbox.close()
     assert process.poll() is not None

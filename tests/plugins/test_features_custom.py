@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from medtrust_features.card import read_card
 from medtrust_features.custom import Custom
 from medtrust_features.network import NetworkSpace
 from medtrust_features.preparation import Preparation
-from medtrust_features.sandbox import Sandboxed, kind_of
+from medtrust_features.sandbox import LIMITS, Sandboxed, kind_of
 
 LEVELS = Intensity(0, 255, "level")
 CARD = (
@@ -133,21 +134,25 @@ def test_a_program_cannot_write_hoard_or_hang(tmp_path: Path) -> None:
         Sandboxed(tmp_path / "writes.pt", "torchscript")(images)
     assert not stolen.exists() or stolen.stat().st_size == 0
     torch.jit.script(Hoards()).save(tmp_path / "hoards.pt")
-    with pytest.raises(DataError, match="memory"):
-        Sandboxed(tmp_path / "hoards.pt", "torchscript", memory=1024**3)(images)
+    with pytest.raises(DataError, match=r"failed in its own process: .*memory"):
+        Sandboxed(tmp_path / "hoards.pt", "torchscript", limits=replace(LIMITS, memory_gb=12))(images)
     torch.jit.script(Loops()).save(tmp_path / "loops.pt")
     slow = Sandboxed(tmp_path / "loops.pt", "torchscript")
     slow.seconds = 1.0
     with pytest.raises(DataError, match="no answer within 1 s"):
         slow(images)
-    assert slow._process.poll() is not None
+    assert slow._sandbox._process.poll() is not None
 
 
-def test_the_confined_process_ends_with_its_space(tmp_path: Path) -> None:
-    path = export("torchscript", tmp_path)
-    network = Sandboxed(path, "torchscript")
-    process = network._process
-    assert "HOME" not in Path(f"/proc/{process.pid}/environ").read_text() or not os.path.exists("/proc")
+def test_the_confined_process_ends_with_its_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets nothing of the environment, the report says what it was denied, and no process stays behind."""
+    monkeypatch.setenv("MEDTRUST_PSEUDONYM_KEY", "secret")
+    space = Custom(export("torchscript", tmp_path))
+    assert {word.split()[0] for word in space.facts["confined"].split(", ")} == {"network", "files", "memory", "cpu"}
+    network = Sandboxed(tmp_path / "net.pt", "torchscript")
+    process = network._sandbox._process
+    if os.path.exists("/proc"):
+        assert "secret" not in Path(f"/proc/{process.pid}/environ").read_text()
     network.close()
     assert process.poll() is not None
     with pytest.raises((DataError, ValueError)):
