@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ def read_conditions(text: str, spec: ConditionSpec, readers: Readers) -> tuple[S
     """Read what the user wants each sample to show.
 
     Args:
-        text: A class or a sentence, a .txt file with one of them per line, or a set of masks or images.
+        text: A class, a sentence, or numbers as "tr=500,te=15"; a .txt file with one of them per line; or a set of
+            masks or images.
         spec: What the generator can be asked for.
         readers: The installed formats.
 
@@ -29,22 +31,38 @@ def read_conditions(text: str, spec: ConditionSpec, readers: Readers) -> tuple[S
         ConfigError: The generator takes no condition of this kind.
         DataError: The file or set cannot be read.
     """
-    if spec.kind in ("label", "multilabel", "text"):
+    if spec.kind in ("label", "multilabel", "text", "tabular"):
         path = Path(text)
         lines = [text]
         if path.suffix == ".txt" and path.is_file():
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{text} has no lines; write one {spec.kind} per line")
-        values: list[Any] = [tuple(line.split("|")) for line in lines] if spec.kind == "multilabel" else lines
+        values: list[Any] = list(lines)
+        if spec.kind == "multilabel":
+            values = [tuple(line.split("|")) for line in lines]
+        elif spec.kind == "tabular":
+            values = [_numbers(line, spec.classes) for line in lines]
         return values, tuple(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()
     if spec.kind in ("mask", "image"):
         images = open_set(Path(text), "synthetic", readers)
         images.inspect()
         state = hashlib.sha256("\n".join(images.digests).encode()).hexdigest()
         return _Pixels(images), images.names, state
-    kinds = "no condition" if spec.kind == "none" else f"a {spec.kind}, which the command line cannot give"
-    raise ConfigError(f"this generator takes {kinds}; leave --condition out")
+    raise ConfigError("this generator takes no condition; leave --condition out")
+
+
+def _numbers(line: str, known: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for part in line.split(","):
+        name, _, value = (text.strip() for text in part.partition("="))
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = math.nan
+        if name not in known or not math.isfinite(found[name]):
+            raise ConfigError(f"--condition {line!r}: write NAME=NUMBER, with the names {', '.join(known)}")
+    return found
 
 
 class _Pixels(Sequence[Any]):

@@ -15,6 +15,7 @@ from medtrust.types.generation import (
     GeneratorFactory,
     ImageSpec,
     SampleBatch,
+    Scanner,
     Trainable,
 )
 from medtrust.types.images import ImageHeader, ImageReader, ImageRecord, Intensity, Limits, SetName
@@ -96,6 +97,7 @@ __all__ = [
     "Resolution",
     "Result",
     "SampleBatch",
+    "Scanner",
     "Score",
     "SelfTest",
     "SetData",

@@ -26,6 +26,7 @@ __all__ = [
     "GeneratorFactory",
     "ImageSpec",
     "SampleBatch",
+    "Scanner",
     "Trainable",
 ]
 
@@ -188,6 +189,22 @@ class Denoiser(Protocol):
 
     def denoise(self, x_t: torch.Tensor, t: torch.Tensor, condition: Sequence[Any] | None = None) -> torch.Tensor:
         """Evaluate the network once at x_t [N, C, H, W] float32 and t [N]; the answer is what `prediction` says."""
+        ...
+
+
+@runtime_checkable
+class Scanner(Protocol):
+    """A generator that ends in a model of the scanner, and can scan the same tissue again."""
+
+    def rescan(self, n: int, *, seed: int, repeat: int, first: int = 0) -> SampleBatch:
+        """Scan what samples first … first + n - 1 of the series `seed` show once more.
+
+        Args:
+            n: How many.
+            seed: Seed of the series, as for `sample`.
+            repeat: Number of the scan, from 1 on; each has noise of its own.
+            first: Position of the first.
+        """
         ...
 
 

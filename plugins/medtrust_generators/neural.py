@@ -145,17 +145,35 @@ class NeuralGenerator:
         drawn = ops.philox_uniform((n, 1), seed, _LABELS, first=first)[:, 0].double().numpy()
         return [facts["classes"][i] for i in np.searchsorted(edges, drawn, side="right")]
 
+    def develop(self, made: Tensor, seed: int, start: int, codes: Tensor) -> Tensor:
+        """Turn what the network draws into images; a generator that has a model of the scanner does it here.
+
+        Args:
+            made: [64, C, H, W] float32 on the CPU, whitening undone.
+            seed: Seed of the series.
+            start: Position of the first in the series.
+            codes: Condition of each.
+        """
+        return made
+
+    def stored(self, images: Tensor) -> np.ndarray[Any, Any]:
+        """Clip images to the declared range and bring them to its dtype."""
+        pixels = images.numpy().astype(np.float64).clip(*self.spec.range)
+        if self._dtype.kind in "iu":
+            limits = np.iinfo(self._dtype)
+            pixels = pixels.round().clip(limits.min, limits.max)
+        return pixels.astype(self._dtype)
+
     def _chunk(self, seed: int, start: int, codes: Tensor) -> np.ndarray[Any, Any]:
         key = (seed, start, codes.numpy().tobytes())
         if self._last is None or self._last[0] != key:
-            made = self._model.generate(Draw(seed, start, CHUNK, self._device), codes.to(self._device))
-            images = self._model.whitening.inverse(made)
-            pixels = images.cpu().numpy().astype(np.float64).clip(*self.spec.range)
-            if self._dtype.kind in "iu":
-                limits = np.iinfo(self._dtype)
-                pixels = pixels.round().clip(limits.min, limits.max)
-            self._last = key, pixels.astype(self._dtype)
+            made = self._drawn(seed, start, codes)
+            self._last = key, self.stored(self.develop(made, seed, start, codes))
         return self._last[1]
+
+    def _drawn(self, seed: int, start: int, codes: Tensor) -> Tensor:
+        made = self._model.generate(Draw(seed, start, CHUNK, self._device), codes.to(self._device))
+        return self._model.whitening.inverse(made).cpu()
 
 
 class NeuralFactory(ABC):
@@ -174,6 +192,19 @@ class NeuralFactory(ABC):
         self, shape: tuple[int, int, int], recipe: Options, sampling: Options, condition: dict[str, Any]
     ) -> Model:
         """Make an untrained model."""
+
+    def prepare(self, pixels: Tensor, images: Sequence[ImageRecord], recipe: Options) -> tuple[Tensor, dict[str, Any]]:
+        """Say what the network is fitted on: the images as they are, unless a kind has a model of the scanner.
+
+        Args:
+            pixels: [N, C, H, W] float32.
+            images: Their records.
+            recipe: May be changed: what is measured in place of an option goes into the card.
+
+        Returns:
+            Tensors [N, C', H', W], and what `develop` must know, for the card.
+        """
+        return pixels, {}
 
     def open(self, path: Path | None, options: Mapping[str, str], device: str) -> NeuralGenerator:
         """Load a checkpoint; it holds tensors and JSON, nothing that could run.
@@ -197,7 +228,8 @@ class NeuralFactory(ABC):
         sampling = Options(self.kind, {**self.sampling, "threads": _THREADS}, options)
         recipe = Options(self.kind, self._defaults(), {})
         recipe.values.update(card["recipe"])
-        model = self.build(tuple(card["shape"]), recipe, sampling, card["condition"])
+        shape = card["physics"]["shape"] if "physics" in card else card["shape"]
+        model = self.build(tuple(shape), recipe, sampling, card["condition"])
         try:
             model.load_state_dict(read_weights(path, card))
         except RuntimeError as error:
@@ -253,13 +285,16 @@ class NeuralFactory(ABC):
             "data": {"images": len(pixels), "patients": len({r.patient for r in images}), "digest": digest},
             "licence": str(recipe.values["licence"]),
         }
+        fitted, physics = self.prepare(pixels, images, recipe)
+        if physics:
+            facts["physics"] = {**physics, "shape": list(fitted.shape[1:])}
         if _is_there(out, self.kind, facts):
             progress.say(
                 f"{out} holds this {self.kind} already, from the same images, recipe and seed: not trained again"
             )
             return out
         with threads(recipe.whole("threads", lo=1, hi=1024)):
-            model = self._fit(pixels, values, condition, recipe, facts, seed, out, progress)
+            model = self._fit(fitted, values, condition, recipe, facts, seed, out, progress)
         write_checkpoint(out, facts, model.state_dict())
         (out / PROGRESS).unlink(missing_ok=True)
         shown = values[:: max(1, len(values) // GRID)][:GRID]

@@ -11,7 +11,7 @@ from medtrust import Insufficient, MetricInput, Result
 from medtrust.types import ImageRecord
 from medtrust_physics.compare import compare
 
-__all__ = ["RAYLEIGH", "RayleighBackground", "background_ratio"]
+__all__ = ["RAYLEIGH", "RayleighBackground", "background_ratio", "corners_of", "darkest_corner"]
 
 RAYLEIGH = math.sqrt(math.pi / 2) / math.sqrt(2 - math.pi / 2)
 """Mean of Rayleigh noise in its standard deviations: 1.913. Folded Gaussian noise has 1.324."""
@@ -43,11 +43,25 @@ def background_ratio(record: ImageRecord) -> np.ndarray[Any, Any] | None:
     image = np.asarray(record.pixels, np.float64)
     if image.ndim != 3 or len(image) != 1 or min(image.shape[1:]) < 32:
         return None
-    h, w = image.shape[1] // 8, image.shape[2] // 8
-    corners = [
-        image[0, rows, columns] for rows in (slice(h), slice(-h, None)) for columns in (slice(w), slice(-w, None))
-    ]
-    darkest = min(corners, key=lambda corner: float(corner.mean()))
-    if len(np.unique(darkest)) < min(_DISTINCT, darkest.size) or darkest.std() == 0:
+    darkest = darkest_corner(image[0])
+    if darkest is None:
         return None
     return np.array([darkest.mean() / darkest.std(ddof=1)])
+
+
+def darkest_corner(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Cut out the darkest of the four corners of [H, W], each an eighth of the sides.
+
+    Returns:
+        None where it was blanked, or holds too few levels to say anything of noise.
+    """
+    darkest = min(corners_of(image), key=lambda corner: float(corner.mean()))
+    if len(np.unique(darkest)) < min(_DISTINCT, darkest.size) or darkest.std() == 0:
+        return None
+    return darkest
+
+
+def corners_of(image: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """The four corners of [H, W], each an eighth of the sides."""
+    h, w = image.shape[0] // 8, image.shape[1] // 8
+    return [image[rows, columns] for rows in (slice(h), slice(-h, None)) for columns in (slice(w), slice(-w, None))]

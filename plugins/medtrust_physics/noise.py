@@ -11,9 +11,11 @@ from medtrust import MetricInput, Result
 from medtrust.types import ImageRecord
 from medtrust_physics.compare import compare
 
-__all__ = ["NoiseShape", "noise_shape"]
+__all__ = ["BANDS", "EDGES", "NoiseShape", "flat_noise", "noise_shape"]
 
 TILE, BANDS = 16, 6
+# the taken-off plane and the window spoil the lowest frequencies, so the first band starts above them
+EDGES = tuple(np.linspace(1.5 / TILE, 0.5, BANDS + 1).tolist())
 
 
 class NoiseShape:
@@ -28,9 +30,6 @@ class NoiseShape:
 def noise_shape(record: ImageRecord) -> np.ndarray[Any, Any] | None:
     """Measure the noise of an image where there is least anatomy.
 
-    The image is cut into tiles of 16 x 16. A plane is taken off each, and the flattest quarter of those that vary at
-    all is kept: there, what is left is mostly noise. Their spectra under a Hann window are averaged over rings.
-
     Args:
         record: An image [C, H, W] of at least 32 x 32; channels are averaged.
 
@@ -40,7 +39,31 @@ def noise_shape(record: ImageRecord) -> np.ndarray[Any, Any] | None:
     Reference:
         Solomon, Christianson and Samei 2012, doi:10.1118/1.4718596 (comparison of noise texture by NPS shape).
     """
-    image = np.asarray(record.pixels, np.float64).mean(0)
+    chosen = flat_noise(np.asarray(record.pixels, np.float64).mean(0))
+    if chosen is None:
+        return None
+    window = np.hanning(TILE + 2)[1:-1]
+    power = np.abs(np.fft.fft2(chosen * window[:, None] * window)) ** 2
+    power = (power / power.sum((1, 2), keepdims=True)).mean(0)
+    frequency = np.fft.fftfreq(TILE)
+    radius = np.hypot(frequency[:, None], frequency)
+    bands = np.array([power[(radius >= lo) & (radius < hi + 1e-12)].mean() for lo, hi in itertools.pairwise(EDGES)])
+    shape: np.ndarray[Any, Any] = bands / bands.mean()
+    return shape
+
+
+def flat_noise(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Take the noise out of an image.
+
+    The image is cut into tiles of 16 x 16. A plane is taken off each, and the flattest quarter of those that vary at
+    all is kept: there, what is left is mostly noise.
+
+    Args:
+        image: [H, W] float64.
+
+    Returns:
+        [tiles, 16, 16]; None where the image is smaller than 32 x 32 or fewer than four tiles vary.
+    """
     if image.ndim != 2 or min(image.shape) < 2 * TILE:
         return None
     rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
@@ -57,14 +80,5 @@ def noise_shape(record: ImageRecord) -> np.ndarray[Any, Any] | None:
     if varied.sum() < 4:
         return None
     order = np.flatnonzero(varied)[np.argsort(spread[varied], kind="stable")]
-    chosen = rest[order[: max(4, len(order) // 4)]].reshape(-1, TILE, TILE)
-    window = np.hanning(TILE + 2)[1:-1]
-    power = np.abs(np.fft.fft2(chosen * window[:, None] * window)) ** 2
-    power = (power / power.sum((1, 2), keepdims=True)).mean(0)
-    frequency = np.fft.fftfreq(TILE)
-    radius = np.hypot(frequency[:, None], frequency)
-    # the taken-off plane and the window spoil the lowest frequencies, so the first band starts above them
-    edges = np.linspace(1.5 / TILE, 0.5, BANDS + 1)
-    bands = np.array([power[(radius >= lo) & (radius < hi + 1e-12)].mean() for lo, hi in itertools.pairwise(edges)])
-    shape: np.ndarray[Any, Any] = bands / bands.mean()
-    return shape
+    chosen: np.ndarray[Any, Any] = rest[order[: max(4, len(order) // 4)]].reshape(-1, TILE, TILE)
+    return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from medtrust import MetricSpec, hookimpl
+from medtrust import GeneratorSpec, MetricSpec, hookimpl
 
 MEDTRUST_API = 1
 
@@ -44,4 +44,17 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         "signal_residual", "signal:SignalResidual", "Residual of the spin-echo equation",
         "do the contrasts of one slice follow from one map each of proton density, T1 and T2?", "share",
         "doi:10.1002/mrm.1910140217",
+    )  # fmt: skip
+
+
+@hookimpl
+def medtrust_generators() -> Iterable[GeneratorSpec]:
+    """Offer the generators that end in a scanner; `flow` on the same images is their control."""
+    yield GeneratorSpec(
+        name="mr-physics", version="1", factory="medtrust_physics.mr:MrPhysics", family="hybrid", trainable=True,
+        summary="a flow over proton density, T1 and T2, then the signal equation and noise in k-space",
+    )  # fmt: skip
+    yield GeneratorSpec(
+        name="ct-physics", version="1", factory="medtrust_physics.ct:CtPhysics", family="hybrid", trainable=True,
+        summary="a flow over Hounsfield units, then projections, photon counts and filtered back-projection",
     )  # fmt: skip

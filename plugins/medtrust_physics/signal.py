@@ -11,7 +11,7 @@ from medtrust.errors import ConfigError
 from medtrust.types import ImageRecord
 from medtrust_physics.compare import compare
 
-__all__ = ["SignalResidual", "inversion_recovery", "signal_residual", "spin_echo"]
+__all__ = ["SignalResidual", "dictionary", "inversion_recovery", "signal_residual", "spin_echo"]
 
 _T1 = np.geomspace(100, 5000, 64)
 _T2 = np.geomspace(10, 1000, 64)
@@ -66,17 +66,18 @@ class SignalResidual:
                 "needs at least 4 contrasts as channels of one image, and their times in medtrust.toml: "
                 "[plugins.physics] tr = [500, 4000, …], te = [15, 15, …]"
             )
-        dictionary = _dictionary(tr, te)
+        entries = dictionary(tr, te)
         return compare(
             data,
-            lambda r: signal_residual(r, dictionary),
+            lambda r: signal_residual(r, entries),
             "share",
             "the residual of the signal equation",
             ("residual",),
         )
 
 
-def _dictionary(tr: np.ndarray[Any, Any], te: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def dictionary(tr: np.ndarray[Any, Any], te: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Signals of spin echoes at the times [C] in ms, for every T1 and T2 <= T1 of a grid: [entries, C], unit length."""
     t1, t2 = np.meshgrid(_T1, _T2, indexing="ij")
     possible = t2 <= t1
     signals = spin_echo(1.0, t1[possible][:, None], t2[possible][:, None], tr, te)
@@ -84,19 +85,19 @@ def _dictionary(tr: np.ndarray[Any, Any], te: np.ndarray[Any, Any]) -> np.ndarra
     return unit
 
 
-def signal_residual(record: ImageRecord, dictionary: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+def signal_residual(record: ImageRecord, entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     """Fit the contrasts of each pixel by the best entry of a dictionary.
 
     Args:
         record: An image [C, H, W], one channel per contrast.
-        dictionary: [entries, C] of unit length.
+        entries: [entries, C] of unit length.
 
     Returns:
         [1] median over the brighter half of the pixels of |signal - fit| / |signal|; None where the channels are
         others, or the image is empty.
     """
     image = np.asarray(record.pixels, np.float64)
-    if image.ndim != 3 or len(image) != dictionary.shape[1]:
+    if image.ndim != 3 or len(image) != entries.shape[1]:
         return None
     pixels = image.reshape(len(image), -1).T
     size = np.linalg.norm(pixels, axis=1)
@@ -105,5 +106,5 @@ def signal_residual(record: ImageRecord, dictionary: np.ndarray[Any, Any]) -> np
         return None
     bright = bright[:: -(-len(bright) // _MOST_PIXELS)]
     unit = pixels[bright] / size[bright, None]
-    fitted = np.clip((unit @ dictionary.T).max(1), 0.0, 1.0)
+    fitted = np.clip((unit @ entries.T).max(1), 0.0, 1.0)
     return np.array([np.median(np.sqrt(1 - fitted**2))])

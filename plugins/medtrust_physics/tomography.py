@@ -63,21 +63,28 @@ class ParallelBeam:
         flat = _Product.apply(sinograms.reshape(len(sinograms), -1).T, self._transposed, self.matrix)
         return flat.T.reshape(len(sinograms), self.size, self.size)
 
-    def reconstruct(self, sinograms: Tensor) -> Tensor:
+    def reconstruct(self, sinograms: Tensor, kernel: Tensor | None = None) -> Tensor:
         """Reconstruct by filtered back-projection with the ramp filter, interpolating linearly on the detector.
 
         Args:
             sinograms: [N, A, size].
+            kernel: [length] gain on top of the ramp, at evenly spaced frequencies from 0 to half a cycle per pixel;
+                None for 1 everywhere.
 
         Returns:
             [N, H, W]; inside the circle what scikit-image's `iradon` gives with its default filter.
         """
         length = max(64, 2 ** math.ceil(math.log2(2 * self.size)))
         n = torch.cat([torch.arange(1, length // 2 + 1, 2), torch.arange(length // 2 - 1, 0, -2)]).double()
-        kernel = torch.zeros(length, dtype=torch.float64)
-        kernel[0] = 0.25
-        kernel[1::2] = -1 / (math.pi * n) ** 2
-        ramp = (2 * torch.fft.fft(kernel).real).to(sinograms.dtype)
+        response = torch.zeros(length, dtype=torch.float64)
+        response[0] = 0.25
+        response[1::2] = -1 / (math.pi * n) ** 2
+        ramp = (2 * torch.fft.fft(response).real).to(sinograms.dtype)
+        if kernel is not None:
+            place = torch.fft.fftfreq(length, dtype=torch.float64).abs() * 2 * (len(kernel) - 1)
+            low = place.long().clamp(max=len(kernel) - 2)
+            gain = torch.lerp(kernel.double()[low], kernel.double()[low + 1], place - low)
+            ramp = ramp * gain.to(ramp.dtype)
         spectrum = torch.fft.fft(sinograms, length, dim=-1) * ramp
         filtered = torch.fft.ifft(spectrum, dim=-1).real[..., : self.size]
         flat = _Product.apply(filtered.reshape(len(filtered), -1).T, self._gather, self._spread)
@@ -135,7 +142,7 @@ def _pixels(size: int, angles: Tensor) -> Tensor:
 
 def _sparse(entries: list[tuple[Tensor, Tensor]], shape: tuple[int, int]) -> Tensor:
     places, weights = torch.cat([e[0] for e in entries], 1), torch.cat([e[1] for e in entries])
-    return torch.sparse_coo_tensor(places, weights, shape).coalesce()
+    return torch.sparse_coo_tensor(places, weights, shape, check_invariants=False).coalesce()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,9 @@ def reduced_chi_squared(
     total, rays = float(z.square().sum()), z.numel()
     lo, hi = (float(q) / rays for q in chi2.ppf([(1 - level) / 2, (1 + level) / 2], rays))
     weights = beam.matrix.double()
-    squares = torch.sparse_coo_tensor(weights.indices(), weights.values().square(), weights.shape).t()
+    squares = torch.sparse_coo_tensor(
+        weights.indices(), weights.values().square(), weights.shape, check_invariants=False
+    ).t()
     scale = torch.sparse.mm(squares, torch.ones(rays, 1, dtype=torch.float64)).sqrt().reshape(image.shape)
     smeared = beam.back_project(z[None])[0] / scale.clamp_min(1e-12)
     return ChiSquared(total / rays, (lo, hi), float(chi2.sf(total, rays)), smeared)
