@@ -10,10 +10,11 @@ import click
 from medtrust.cli.common import PATH, pair
 from medtrust.cli.listing import plugins
 
-__all__ = ["plugins_check"]
+__all__ = ["plugins_check", "plugins_new"]
 
 FAILED = 1
 TAKEN_BY = {"options": ("metric", "generator", "features"), "examples": ("format",), "path": ("generator",)}
+NEW = ("metric", "generator", "features", "explainer", "format")
 CHECKED = ("metric", "generator", "features", "explainer", "format", "report_format")
 
 
@@ -76,3 +77,19 @@ def plugins_check(
     if account.ran < account.floor:
         click.echo(account.complaints[-1], err=True)
     return FAILED if account.complaints else 0
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(NEW), help="What it shall offer.")
+@click.option("--folder", type=PATH, default=Path(), help="Where to put the folder NAME.  [default: here]")
+def plugins_new(name: str, kind: str, folder: Path) -> None:
+    """Write a new plugin: complete, installable, typed, tested. NAME is its distribution, such as edge-sharpness."""
+    from medtrust.scaffold import write_plugin
+
+    for file in write_plugin(name, kind, folder):
+        click.echo(file)
+    click.echo(
+        f"\nnext:\n  cd {folder / name}\n  pip install --editable '.[test]'\n  pytest\n"
+        "then change the file that holds the " + kind + ", and see docs/plugins/"
+    )
