@@ -20,7 +20,17 @@ from typing import Any
 
 from medtrust.errors import ConfigError
 
-__all__ = ["GRACE", "OvertimeError", "TamperingError", "Usage", "account", "can_limit", "guarded", "shared_functions"]
+__all__ = [
+    "GRACE",
+    "OvertimeError",
+    "TamperingError",
+    "Usage",
+    "account",
+    "can_limit",
+    "guarded",
+    "put_back",
+    "shared_functions",
+]
 
 GRACE = 30.0
 _AGAIN = 1.0  # a plugin that swallows the interruption is interrupted again
@@ -70,6 +80,29 @@ def shared_functions() -> dict[str, tuple[Any, str, Any]]:
     }
 
 
+def put_back(shared: Mapping[str, tuple[Any, str, Any]]) -> list[str]:
+    """Undo replacements of shared functions; return which were replaced.
+
+    A library may wrap its own function when imported late, as torch does with `manual_seed` for its compiler: what
+    still calls the function that was there is no replacement.
+    """
+    replaced = []
+    for name, (module, word, one) in shared.items():
+        found = getattr(module, word, None)
+        if found is not one and not _wraps(found, one):
+            replaced.append(name)
+            setattr(module, word, one)
+    return replaced
+
+
+def _wraps(found: Any, one: Any) -> bool:
+    for _ in range(8):
+        if found is one:
+            return True
+        found = getattr(found, "__wrapped__", None) or getattr(found, "_torchdynamo_orig_callable", None)
+    return False
+
+
 def can_limit() -> bool:
     """Whether a time limit can be kept here: on a system with interval timers, in the main thread."""
     return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
@@ -104,9 +137,7 @@ def guarded(limit: float | None = None, whose: str = "") -> Iterator[Usage]:
         with contextlib.redirect_stdout(sys.stderr), _limited(limit, whose):
             yield usage
     finally:
-        changed = [name for name, (module, word, one) in shared.items() if getattr(module, word) is not one]
-        for module, word, one in shared.values():
-            setattr(module, word, one)
+        changed = put_back(shared)
         torch.random.set_rng_state(torch_state)
         random.setstate(python)
         np.random.set_state(numpy_state)

@@ -72,4 +72,4 @@ def _lines(report: Row) -> Iterator[str]:
 
 def _scalar(text: Any) -> str:
     """A YAML scalar; every JSON string is one, and none can break out of its quotes."""
-    return json.dumps(plain(text, 200), ensure_ascii=True)
+    return json.dumps(plain(text, 200), ensure_ascii=True).replace("<", "\\u003c")  # no tag, for whom it is text

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medtrust.guarding import shared_functions
+from medtrust.guarding import put_back, shared_functions
 from medtrust.hookspecs import hookimpl
 from medtrust.host import KINDS, Contribution, Host, build_host
 from medtrust.host.isolation import one_line
@@ -184,8 +184,7 @@ class Bound:
                 raise AssertionError(f"{who}: it raised {one_line(error)}") from error
             raise _Expected(f"{reason} ({one_line(error)})") from error
         finally:  # what a plugin replaced must not fail the next check as well
-            for module, name, function in shared.values():
-                setattr(module, name, function)
+            put_back(shared)
         if reason:
             raise AssertionError(
                 f"{self.subject.contribution.full_name}, {self.check.name}: it was expected to fail ({reason}), but it "

@@ -50,7 +50,7 @@ def check_report_format(report_format: str | ReportFormat, **options: Any) -> Co
 
 
 def _report(results: Sequence[Result], hostile: str = "") -> TrustReport:
-    described = {"n_images": 12, "n_patients": 6, "name": hostile or "images", "intensity": None}
+    described = {"n_images": 12, "n_patients": 6, "name": hostile or "images", "intensity": None, "digest": "0" * 64}
     run = {
         "tool": {"name": "medtrust", "version": "0"},
         "seed": {"root": 0, "derivation": "none"},
@@ -103,7 +103,7 @@ def filename_is_plain(subject: Subject) -> None:
         if c.full_name != subject.contribution.full_name
     }
     require(spec.filename != "run.json", "run.json is written by medtrust")
-    require(spec.filename not in taken, f"{spec.filename} is written by {taken[spec.filename]} already")
+    require(spec.filename not in taken, f"{spec.filename} is written by {taken.get(spec.filename)} already")
     require("/" in spec.media_type, f"media_type {spec.media_type!r} is none, such as text/csv")
 
 

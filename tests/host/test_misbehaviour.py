@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import subprocess
@@ -141,6 +142,22 @@ def test_functions_are_put_back_even_when_the_body_raises() -> None:
     with pytest.raises(TamperingError, match=r"torch\.randn"), guarded():
         torch.randn = None  # type: ignore[assignment]
     assert torch.randn is original
+
+
+def test_a_library_may_wrap_its_own_function() -> None:
+    """What still calls the function that was there is left: torch wraps `manual_seed` when its compiler is imported."""
+    original = torch.manual_seed
+
+    @functools.wraps(original)
+    def wrapped(seed):
+        return original(seed)
+
+    try:
+        with guarded():
+            torch.manual_seed = wrapped
+        assert torch.manual_seed is wrapped
+    finally:
+        torch.manual_seed = original
 
 
 def test_memory_and_time_are_told_by_distribution(sets, tmp_path) -> None:
