@@ -1,4 +1,4 @@
-"""Write the tables of docs/metrics from what they are about: the plugins' specs and the benchmarks' results.
+"""Write the tables of docs/metrics and docs/features.md from plugins' specs and benchmarks' results.
 
     python benchmarks/tables.py
 
@@ -66,10 +66,41 @@ def coverage_images() -> str:
     return "\n".join(lines)
 
 
+def precision() -> str:
+    """One line per space and pair of sets, as `benchmarks/precision.py` found them."""
+    lines = [
+        "| space | Fréchet distance of train and | images per set | fp32 | bf16 | change | over halves |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for space, pairs in results("precision")["spaces"].items():
+        for other, row in pairs.items():
+            low, high = row["over_halves"]
+            lines.append(
+                f"| {space} | {other} | {row['n'][1]} | {row['fp32']:.4g} | {row['bf16']:.4g} "
+                f"| {row['relative_change']:+.1%} | {low:+.1%} … {high:+.1%} |"
+            )
+    return "\n".join(lines)
+
+
+def validity() -> str:
+    """One line per set of images and space, as `benchmarks/validity.py` found them."""
+    found = results("validity")["data"]
+    kinds = list(next(iter(next(iter(found.values())).values()))["spearman"])
+    heads = [kind.replace("_", " ") for kind in kinds]
+    lines = [f"| images | space | degraded | {' | '.join(heads)} | status |", f"|{'---|' * (len(kinds) + 4)}"]
+    for data, spaces in found.items():
+        for space, facts in spaces.items():
+            values = " | ".join(f"{facts['spearman'][kind]:.2f}" for kind in kinds)
+            lines.append(f"| {data} | {space} | {facts['images']} | {values} | {facts['status']} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "metrics": (DOCS / "README.md", metrics),
     "parity": (DOCS / "parity.md", parity),
     "coverage_images": (DOCS / "coverage.md", coverage_images),
+    "precision": (ROOT / "docs" / "features.md", precision),
+    "validity": (ROOT / "docs" / "features.md", validity),
 }
 
 

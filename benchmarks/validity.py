@@ -1,11 +1,12 @@
 """Which degradations does a feature space notice? The features suite of `medtrust selftest`, on public images.
 
     python benchmarks/validity.py --data derm-patches --features radiomics,efficientnet-lite0,inception
-    python benchmarks/validity.py --data ct-rider --features radiomics,efficientnet-lite0
+    python benchmarks/validity.py --data ct-rider --features radiomics --images 32
 
-64 images are degraded in six ways at five strengths; Spearman's correlation of strength and Fréchet distance from other
-images of the same set. derm-patches counts by patient; ct-rider has one patient, so each of its slices is declared a
-unit (`--patients .+`), and the answer is about those slices alone. With `--out` what was found joins the file, by data.
+`--images` of them are degraded in six ways at five strengths: the suite of `medtrust selftest` takes 64, an audit 32.
+Printed is Spearman's correlation of strength and Fréchet distance from other images of the same set. derm-patches are
+counted by patient; ct-rider has one patient, so each of its slices is declared a unit (`--patients .+`), and the answer
+is about those slices alone. With `--out` what was found joins the file, by data.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from medtrust.cache import FeatureStore
 from medtrust.demo import split_patients
+from medtrust.extraction import survey
 from medtrust.host import build_host
 from medtrust.images import ImageSet, open_set
 from medtrust.progress import QuietProgress
@@ -27,8 +29,7 @@ from medtrust.recipes import cache_folder, get_recipe
 from medtrust.seeding import derive_seed
 from medtrust.sources import readers_of
 from medtrust.spaces import load_spaces
-from medtrust.types import SuiteInput
-from medtrust_features.suite import FeatureSuite
+from medtrust.validity import check_spaces
 
 DATA = ("derm-patches", "ct-rider")
 IMAGES = 400  # of derm-patches: those of benchmarks/precision.py, whose features are in the same store
@@ -48,12 +49,13 @@ def images_of(data: str) -> ImageSet:
     return train[:IMAGES]
 
 
-def measure(data: str, spaces: list[str], work: Path) -> dict[str, Any]:
-    """Run the suite.
+def measure(data: str, spaces: list[str], images: int, work: Path) -> dict[str, Any]:
+    """Check the spaces.
 
     Args:
         data: Name of the recipe.
         spaces: Feature spaces.
+        images: How many to degrade.
         work: Folder of the feature store.
 
     Returns:
@@ -63,11 +65,10 @@ def measure(data: str, spaces: list[str], work: Path) -> dict[str, Any]:
     extractors = load_spaces(
         {name: host.find("features", name) for name in spaces}, host, {}, offline=True, cache_dir=cache_folder()
     )
-    given = SuiteInput(
-        train=train, holdout=None, synthetic=None, intensity=train.intensity, spaces=extractors,
-        store=FeatureStore(work / "features"), seed=0, progress=QuietProgress(),
-    )  # fmt: skip
-    return {row.name: row.facts for row in FeatureSuite().run(given)}
+    store = FeatureStore(work / "features")
+    found = survey(train, extractors, train.intensity, store)
+    checks = check_spaces(train, found.features, extractors, train.intensity, store, images=images)
+    return {space: check.as_dict() for space, check in checks.items()}
 
 
 def main() -> None:
@@ -75,11 +76,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=DATA, default="derm-patches")
     parser.add_argument("--features", default="radiomics,efficientnet-lite0")
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--work", type=Path, default=Path("validity"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(options.data, options.features.split(","), options.work)
+    found = measure(options.data, options.features.split(","), options.images, options.work)
     for space, facts in found.items():
         print(space, facts["status"], facts["spearman"])
     if options.out:

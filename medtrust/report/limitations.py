@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from medtrust.report.text import sentence
@@ -16,6 +17,7 @@ def limitations(
     data: Mapping[str, Any],
     results: Sequence[Result],
     failures: Iterable[PluginFailure],
+    spaces: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, ...]:
     """Write one sentence per limit of the audit, the widest first.
 
@@ -24,12 +26,14 @@ def limitations(
         data: Description per set.
         results: Every row.
         failures: Plugins that failed.
+        spaces: Facts of each feature space.
     """
     answered = [r for r in results if r.status == "ok"]
     bare = [r for r in answered if not r.interval and not r.test]
     untested = [r for r in answered if r.selftest and r.selftest.status == "not_run"]
     lines = [
         *_about_sets(subject, data),
+        *_about_precision(spaces),
         *(f"{_name(r)} could not be decided: {sentence(r.reason)}" for r in results if r.status != "ok"),
         *(
             f"{_name(r)}: the detector failed its self-test on this data, so it counts neither way. "
@@ -62,6 +66,16 @@ def _about_sets(subject: Mapping[str, Any], data: Mapping[str, Any]) -> Iterable
         yield from (f"Set {name}: {sentence(note)}" for note in (data.get(name) or {}).get("notes", ()))
     if subject.get("kind") == "folder":
         yield "The synthetic images were read from a folder: how they were sampled or selected is not known."
+
+
+def _about_precision(spaces: Mapping[str, Any]) -> Iterable[str]:
+    for name, facts in sorted(spaces.items()) if isinstance(spaces, Mapping) else ():
+        precision = facts.get("precision", "fp32") if isinstance(facts, Mapping) else "fp32"
+        if precision != "fp32":
+            yield (
+                f"The feature space {name} was computed in {precision}, not in fp32; its numbers compare with others "
+                f"in {precision} only. {sentence(str(facts.get('precision_change', '')))}".strip()
+            )
 
 
 def patients_known(described: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from medtrust.weights import KNOWN, sha256_of
-from medtrust_features.network import NetworkSpace, Precision
+from medtrust_features.network import HalfChange, NetworkSpace, Precision
 from medtrust_features.preparation import Preparation
 from medtrust_features.state_dicts import fill, read_state_dict
 
@@ -47,6 +47,8 @@ class EfficientNetLite0(NetworkSpace):
     Reference:
         Tan, Le, EfficientNet, arXiv:1905.11946; the Lite0 variant has ReLU6 and no squeeze-and-excitation.
     """
+
+    half_change = HalfChange(400, holdout=0.0198, synthetic=0.0618)
 
     def __init__(self, weights: Path, *, device: str = "cpu", precision: Precision = "fp32") -> None:
         digest = sha256_of(Path(weights))

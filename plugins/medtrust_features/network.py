@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -14,11 +15,33 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from medtrust.errors import ConfigError, DataError
 from medtrust.types import Intensity
 
-__all__ = ["MICRO_BATCH", "NetworkSpace", "Precision", "folded"]
+__all__ = ["MICRO_BATCH", "HalfChange", "NetworkSpace", "Precision", "folded"]
 
 Precision = Literal["fp32", "bf16"]
 MICRO_BATCH = 16
 VERSION = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class HalfChange:
+    """What bf16 did to Fréchet distances of derm-patches on the CPU; `benchmarks/precision.py` measures it.
+
+    Args:
+        images: Of each set.
+        holdout: Relative change of the distance between train and holdout.
+        synthetic: Relative change of the distance between train and the images of a VAE.
+    """
+
+    images: int
+    holdout: float
+    synthetic: float
+
+    def describe(self) -> str:
+        """Say it in one line, for the report."""
+        return (
+            f"bf16 changed the Fréchet distance of train and holdout by {self.holdout:+.1%}, that of train and the "
+            f"images of a VAE by {self.synthetic:+.1%} (derm-patches, CPU, {self.images} images per set)"
+        )
 
 
 class Prepares(Protocol):
@@ -56,6 +79,7 @@ class NetworkSpace:
     standardise = False  # distances are defined on a network's features as they are
     names: tuple[str, ...] = ()
     micro_batch = MICRO_BATCH
+    half_change: HalfChange | None = None  # what bf16 was measured to change in this space
 
     def __init__(
         self,
@@ -87,11 +111,17 @@ class NetworkSpace:
     @property
     def facts(self) -> dict[str, str]:
         """What the report says of this space."""
-        return {
+        facts = {
             "preparation": self.preparation.describe(),
             "precision": self.precision,
             "weights_sha256": self.weights_sha256,
         }
+        if self.precision == "bf16":
+            known = self.half_change
+            facts["precision_change"] = (
+                known.describe() if known else "what bf16 changes was not measured in this space"
+            )
+        return facts
 
     def extract(self, images: torch.Tensor, intensity: Intensity) -> torch.Tensor:
         """Run the network.

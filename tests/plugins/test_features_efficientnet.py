@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ def test_bf16_is_close_and_is_another_space(weights: Path) -> None:
     assert 0 < (a - b).norm() / a.norm() < 0.05
     assert full.digest != half.digest
     assert half.facts["precision"] == "bf16"
+    assert "holdout by +2.0%" in half.facts["precision_change"]
+    assert "precision_change" not in full.facts
+
+
+@pytest.mark.parametrize(("name", "space"), [("efficientnet-lite0", EfficientNetLite0)])
+def test_what_bf16_changes_is_what_was_measured(name: str, space: type) -> None:
+    """The report's figures are those of the committed measurement."""
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / "precision.json"
+    found = json.loads(results.read_text())["spaces"][name]
+    declared = space.half_change
+    assert declared.holdout == found["holdout"]["relative_change"]
+    assert declared.synthetic == found["vae, 600 steps"]["relative_change"]
+    assert found["holdout"]["n"] == [declared.images] * 2
 
 
 def test_folding_changes_rounding_only() -> None:

@@ -112,6 +112,20 @@ def test_lookup_prefers_everybody_over_subgroups():
     assert len(report.matching("fidelity.x")) == 3
 
 
+def test_half_precision_is_a_limitation():
+    """A space that was computed in bf16 says so, and what that was measured to change; fp32 goes without saying."""
+    change = "bf16 changed the Fréchet distance of train and holdout by +2.0%"
+    spaces = {
+        "efficientnet-lite0": {"precision": "bf16", "precision_change": change},
+        "inception": {"precision": "fp32"},
+        "radiomics": {},
+    }
+    report = build_report(run={"spaces": spaces}, subject={}, data={}, results=(), failures=())
+    (line,) = (line for line in report.limitations if "feature space" in line)
+    assert line.startswith("The feature space efficientnet-lite0 was computed in bf16")
+    assert line.endswith(f"{change}.")
+
+
 def test_limitations_come_from_the_results(case):
     """Each report names its own limits, and the one without holdout and patients says so."""
     name, report, _ = case
