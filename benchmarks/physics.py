@@ -43,10 +43,10 @@ from medtrust_physics.signal import dictionary, signal_residual
 from medtrust_physics.tissues import tissue_levels
 
 RESULT = ROOT / "benchmarks" / "results" / "physics.json"
-SEED, SYNTHETIC = 1, 128
+SEED, SYNTHETIC = 1, 64
 TR, TE = (500.0, 1000.0, 2500.0, 4000.0, 4000.0), (15.0, 15.0, 40.0, 80.0, 120.0)
 TISSUE = {"white": (770.0, 500.0, 70.0), "grey": (860.0, 833.0, 83.0), "fluid": (1000.0, 2569.0, 329.0)}
-RECIPE = {"steps": "200", "batch": "16"}
+RECIPE = {"steps": "100", "batch": "16"}
 HU, MAGNITUDE = Intensity(-1024, 3071, "HU"), Intensity(0, 4095, "a.u.")
 Images = list[tuple[str, np.ndarray]]  # slice, pixels [C, H, W]
 

@@ -19,7 +19,7 @@ from medtrust_generators.options import Options
 if TYPE_CHECKING:
     from medtrust.types import ImageRecord
 
-__all__ = ["pair_up"]
+__all__ = ["pair_up", "read_beside"]
 
 _MOST_CLASSES = 256
 _MOST_BYTES = 1024**3
@@ -56,7 +56,7 @@ def pair_up(recipe: Options, images: Sequence[ImageRecord]) -> tuple[dict[str, A
         return _captions(value, images)
     if name == "cuts":
         return _cuts(value, recipe.kind, images)
-    arrays = [_beside(Path(value), record, name) for record in images]
+    arrays = [read_beside(Path(value), record.name, record.name, name) for record in images]
     return _masks(arrays, images) if name == "masks" else _sources(arrays)
 
 
@@ -125,9 +125,22 @@ def _sources(arrays: list[npt.NDArray[Any]]) -> tuple[dict[str, Any], list[Any]]
     return {**facts, "spread": float(stacked.std()) or 1.0}, list(arrays)
 
 
-def _beside(folder: Path, record: ImageRecord, option: str) -> npt.NDArray[Any]:
-    """Read FOLDER/NAME.npy, .npz (its first array) or .png for the image NAME.*; never a pickle."""
-    stem = PurePosixPath(record.name.partition("#")[0]).with_suffix("")
+def read_beside(folder: Path, name: str, image: str, option: str) -> npt.NDArray[Any]:
+    """Read FOLDER/NAME.npy, .npz (its first array) or .png; never a pickle.
+
+    Args:
+        folder: Where the files are.
+        name: NAME, with any suffix.
+        image: Which image it is for, in messages.
+        option: Which option named the folder, in messages.
+
+    Returns:
+        [C, H, W].
+
+    Raises:
+        DataError: There is none, or it cannot be read.
+    """
+    stem = PurePosixPath(name.partition("#")[0]).with_suffix("")
     for suffix in (".npy", ".npz", ".png"):
         path = folder / f"{stem}{suffix}"
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -140,7 +153,7 @@ def _beside(folder: Path, record: ImageRecord, option: str) -> npt.NDArray[Any]:
             return _planes(path)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} cannot be read ({error}); give a .npy, .npz or .png of numbers") from error
-    raise DataError(f"{record.name} has no {stem}.npy, .npz or .png in {folder} (option {option})")
+    raise DataError(f"{image} has no {stem}.npy, .npz or .png in {folder} (option {option})")
 
 
 def _planes(path: Path) -> npt.NDArray[Any]:

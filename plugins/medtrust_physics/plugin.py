@@ -45,6 +45,12 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         "do the contrasts of one slice follow from one map each of proton density, T1 and T2?", "share",
         "doi:10.1002/mrm.1910140217",
     )  # fmt: skip
+    yield MetricSpec(
+        name="scan_residual", version="1", factory="medtrust_physics.rescanning:ScanResidual", pillar="physics",
+        title="Images against their scanner", needs=("generator",), unit="reduced χ²", range=(0.0, None), min_samples=1,
+        summary="do images differ from further scans of the same tissue as a scan does, or were they altered after it?",
+        citation="Bevington and Robinson 2003, section 4.4", optional=True,
+    )  # fmt: skip
 
 
 @hookimpl
