@@ -24,7 +24,7 @@ from medtrust.recipes import cache_folder, get_recipe
 from medtrust.seeding import derive_seed
 from medtrust.sources import readers_of
 from medtrust.stats import attribution
-from medtrust.types import Score
+from medtrust.types import Intensity, Score
 from medtrust_explain.artefacts import ARTEFACTS, plant_artefact
 from medtrust_explain.c2st import Samples, crossfit
 from medtrust_explain.cam import gradcam, hirescam, layercam
@@ -34,10 +34,12 @@ from medtrust_explain.rules import learn_rules
 from medtrust_features.radiomics import Radiomics
 
 RESULT = Path(__file__).parent / "results" / "explain.json"
-SEEDS, SIDE, JUDGED = 20, 200, 24
+SEEDS, JUDGED = 20, 24
+SIDES = {"null": 200, "planted": 300}  # images of each of the two sets
 PARTS = ("null", "planted")
 SHIFT = 1.5  # standard deviations by which glcm.contrast is moved
 METHODS = {"Grad-CAM": gradcam, "HiResCAM": hirescam, "LayerCAM": layercam, "expected gradients": expected_gradients}
+BASELINES = ("random", "centred", "edges")
 MEASURES = {
     "mass": attribution.mass_inside,
     "pointing": attribution.pointing_hit,
@@ -46,37 +48,43 @@ MEASURES = {
 
 
 def load() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Images [n, 3, 32, 32] in [0, 1], radiomic features, patients."""
+    """Images [n, 3, 32, 32] in [0, 1], their pixels as stored, patients."""
     place = get_recipe("derm-patches", cache=cache_folder(), progress=QuietProgress(), offline=False)
     images = open_set(place, "train", readers_of(build_host()))
     records = [record for record in images if record.pixels.shape == (3, 32, 32)]
     raw = torch.from_numpy(np.stack([record.pixels for record in records]))
     unit = torch.from_numpy(normalise(raw.numpy(), images.intensity))
-    features = Radiomics().extract(raw, images.intensity).double()
-    return unit, (features - features.mean(0)) / features.std(0).clamp_min(1e-9), [r.patient for r in records]
+    return unit, raw, [record.patient for record in records]
 
 
-def split(patients: list[str], seed: int) -> np.ndarray[Any, Any]:
-    """Rows of two groups of `SIDE` images without a common patient, the first group first."""
+def described(raw: torch.Tensor) -> torch.Tensor:
+    """Radiomic features [n, d], standardised."""
+    features = Radiomics().extract(raw, Intensity(0.0, 255.0, "level")).double()
+    return (features - features.mean(0)) / features.std(0).clamp_min(1e-9)
+
+
+def split(patients: list[str], side: int, seed: int) -> np.ndarray[Any, Any]:
+    """Rows of two groups of `side` images without a common patient, the first group first."""
     one, two = stats.split_patients(patients, len(patients), seed)
     rng = np.random.default_rng(seed)
-    return np.concatenate([rng.permutation(part.numpy())[:SIDE] for part in (one, two)])
+    return np.concatenate([rng.permutation(part.numpy())[:side] for part in (one, two)])
 
 
 def planted(images: torch.Tensor, patients: list[str], seed: int, kind: str) -> dict[str, Any]:
     """Train a network to see an artefact, and mark every method on images that it did not learn from."""
-    rows = split(patients, derive_seed(seed, "planted"))
-    first = np.arange(2 * SIDE) < SIDE
+    side = SIDES["planted"]
+    rows = split(patients, side, derive_seed(seed, "planted"))
+    first = np.arange(2 * side) < side
     own = images[torch.from_numpy(rows)].clone()
     rng = np.random.default_rng(derive_seed(seed, kind))
-    changed = [plant_artefact(image, kind, rng) for image in own[:SIDE]]
-    own[:SIDE] = torch.stack([c.image for c in changed])
+    changed = [plant_artefact(image, kind, rng) for image in own[:side]]
+    own[:side] = torch.stack([c.image for c in changed])
     masks = torch.stack([c.mask for c in changed])
     samples = Samples(own, first, [f"{int(f)}:{patients[i]}" for f, i in zip(first, rows, strict=True)])
     # every other patient of either group is judged, the others are learned from
     owners = {owner: number for number, owner in enumerate(dict.fromkeys(samples.patients))}
     judged = np.flatnonzero([owners[owner] % 2 == 0 for owner in samples.patients])
-    learn = np.setdiff1d(np.arange(2 * SIDE), judged)
+    learn = np.setdiff1d(np.arange(2 * side), judged)
     labels = torch.from_numpy(first[learn].astype(np.float32))
     (network,) = train_all([(own[torch.from_numpy(learn)], labels)], None, [derive_seed(seed, "train", kind)])
     scores = predict(network, own[torch.from_numpy(judged)]).double().numpy()
@@ -106,8 +114,8 @@ def planted(images: torch.Tensor, patients: list[str], seed: int, kind: str) -> 
 
 def null(images: torch.Tensor, features: torch.Tensor, patients: list[str], seed: int) -> dict[str, Any]:
     """Real against real: the classifier's interval, and the number of rules."""
-    rows = split(patients, derive_seed(seed, "null"))
-    first = np.arange(2 * SIDE) < SIDE
+    rows = split(patients, SIDES["null"], derive_seed(seed, "null"))
+    first = np.arange(len(rows)) < SIDES["null"]
     who = [f"{int(f)}:{patients[i]}" for f, i in zip(first, rows, strict=True)]
     samples = Samples(images[torch.from_numpy(rows)], first, who)
     (folded,) = crossfit([(samples, 2)], 10, derive_seed(seed, "null"))
@@ -138,9 +146,10 @@ def _of_planted(runs: list[dict[str, Any]]) -> list[str]:
     seeds = len({run["seed"] for run in runs})
     lines = [
         f"Planted artefacts on real images, {seeds} seeds; mean over seeds with its 95 % interval.",
+        "The last column is the AUPRC less that of the best of the three baselines in the same seed.",
         "",
-        "| artefact | map | share of mass inside | pointing game | AUPRC |",
-        "|---|---|---|---|---|",
+        "| artefact, the network's AUC | map | share of mass inside | pointing game | AUPRC | over the best baseline |",
+        "|---|---|---|---|---|---|",
     ]
     for kind in ARTEFACTS:
         collected: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -149,9 +158,12 @@ def _of_planted(runs: list[dict[str, Any]]) -> list[str]:
             for name, measures in run["maps"].items():
                 for measure, value in measures.items():
                     collected[name, measure].append(value)
+        head = f"{kind}, {_with_interval([run['auc'] for run in chosen])}" if chosen else ""
         for name in chosen[0]["maps"] if chosen else ():
             cells = [_with_interval(collected[name, measure]) for measure in MEASURES]
-            lines.append(f"| {kind} | {name} | {' | '.join(cells)} |")
+            gains = [run["maps"][name]["AUPRC"] - max(run["maps"][b]["AUPRC"] for b in BASELINES) for run in chosen]
+            cells.append("" if name in BASELINES else _with_interval(gains))
+            lines.append(f"| {head} | {name} | {' | '.join(cells)} |")
     lines += ["", "| map | rank correlation with networks of random parameters |", "|---|---|"]
     return lines + [f"| {name} | {_with_interval([run['alike'][name] for run in runs])} |" for name in METHODS]
 
@@ -185,13 +197,14 @@ def main() -> None:
         print(tables(json.loads(RESULT.read_text())))
         return
     torch.set_num_threads(1)
-    images, features, patients = load()
+    images, raw, patients = load()
+    features = described(raw) if "null" in (arguments.part or PARTS) else None
     found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    found |= {"images_per_side": SIDE}
+    found["images_per_side"] = SIDES
     for part in arguments.part or PARTS:
         found[part] = []
         for seed in range(arguments.seeds):
-            if part == "null":
+            if part == "null" and features is not None:
                 found[part].append({"seed": seed, **null(images, features, patients, seed)})
             else:
                 runs = [{"seed": seed, "kind": kind, **planted(images, patients, seed, kind)} for kind in ARTEFACTS]

@@ -14,6 +14,8 @@ __all__ = ["ARTEFACTS", "Planted", "plant_artefact"]
 ARTEFACTS = ("checkerboard", "text", "seam", "duplicate")
 _SHARE = 4  # a patch is a quarter of the image on each side
 _CONTRAST = 0.12  # of the declared range
+_STEP = 0.06  # a seam and letters this faint are no stronger than what the images hold anyway, so edges do not give
+_INK = 0.2  # them away
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,9 @@ class Planted:
 def plant_artefact(image: Tensor, kind: str, rng: np.random.Generator) -> Planted:
     """Plant one artefact at a random place.
 
-    "checkerboard" alternates pixels of a patch, as a transposed convolution does; "text" burns letters in; "seam" makes
-    the columns left of a vertical line brighter in a narrow ramp, as stitched tiles are; "duplicate" repeats a patch of
+    "checkerboard" alternates pixels of a patch, as a transposed convolution does; "text" lays half-transparent letters
+    over the image, brighter on dark ground and darker on bright; "seam" makes the columns left of a vertical line
+    brighter and those right of it darker, as badly stitched tiles are; "duplicate" repeats a patch of
     the image beside itself.
 
     Args:
@@ -59,13 +62,14 @@ def plant_artefact(image: Tensor, kind: str, rng: np.random.Generator) -> Plante
         letters = _letters(rng, height // 3, width // 2)
         y, x = int(rng.integers(0, height - letters.shape[0] + 1)), int(rng.integers(0, width - letters.shape[1] + 1))
         box = (slice(y, y + letters.shape[0]), slice(x, x + letters.shape[1]))
-        changed[:, box[0], box[1]] = torch.where(letters, 1.0, changed[:, box[0], box[1]])
+        ink = _INK if float(image[:, box[0], box[1]].mean()) < 0.5 else -_INK
+        changed[:, box[0], box[1]] += ink * letters
         mask[box] = True
     elif kind == "seam":
         x = int(rng.integers(width // 4, 3 * width // 4))
         reach = max(1, width // 16)
-        changed[:, :, x - reach : x] += _CONTRAST
-        changed[:, :, x : x + reach] -= _CONTRAST
+        changed[:, :, x - reach : x] += _STEP
+        changed[:, :, x : x + reach] -= _STEP
         mask[:, x - reach : x + reach] = True
     elif kind == "duplicate":
         # the copy lies right below its original, so that the repetition is there to be seen

@@ -54,7 +54,7 @@ class Folded:
     """Scores by networks that saw no image of the patient.
 
     Args:
-        networks: One per fold.
+        networks: One per fold that was judged.
         rows: Rows that each network judged and did not learn from.
         scores: Their logits.
     """
@@ -100,8 +100,13 @@ class TwoSampleTest:
         samples, null, planted = _samples(pair, data), _samples(pair.null(), data), _planted(pair, data)
         if len(samples.images) and samples.images.shape[1:] != null.images.shape[1:]:
             raise Insufficient("synthetic and real images differ in shape: bring all sets to one size first")
+        # Each half judging the other would add a network and no certainty: their chance errors repeat (see
+        # `stats.discriminate`). One half learns, the other is judged.
         main, same, probe = crossfit(
-            [(samples, folds), (null, 2), (planted.samples, 2)], epochs, derive_seed(data.seed, "train")
+            [(samples, folds), (null, 2), (planted.samples, 2)],
+            epochs,
+            derive_seed(data.seed, "train"),
+            judged=(folds, 1, 1),
         )
         found, floor = main.judged(samples, data.level), same.judged(null, data.level)
         p = main.p(samples, derive_seed(data.seed, "permute"))
@@ -168,13 +173,16 @@ def _planted(pair: Sides, data: MetricInput) -> _Plant:
     return _Plant(Samples(images, real.first, real.patients), masks, kind)
 
 
-def crossfit(tasks: list[tuple[Samples, int]], epochs: int | None, seed: int) -> list[Folded]:
-    """Train every fold of every task side by side.
+def crossfit(
+    tasks: list[tuple[Samples, int]], epochs: int | None, seed: int, *, judged: tuple[int, ...] | None = None
+) -> list[Folded]:
+    """Train the networks of all tasks side by side.
 
     Args:
         tasks: Samples and number of folds.
         epochs: Passes over the images; None leaves it to the size of the set.
         seed: Seed of folds, starts and orders.
+        judged: Per task, how many of its folds are judged, each by one network; all of them when not given.
 
     Raises:
         Insufficient: A side has fewer than two patients per fold.
@@ -182,7 +190,7 @@ def crossfit(tasks: list[tuple[Samples, int]], epochs: int | None, seed: int) ->
     jobs, seeds, plan = [], [], []
     for number, (samples, folds) in enumerate(tasks):
         fold = _folds(samples, folds, derive_seed(seed, "folds", number))
-        for k in range(folds):
+        for k in range(folds if judged is None else judged[number]):
             learn = torch.from_numpy(fold != k)
             jobs.append((samples.images[learn], torch.from_numpy(samples.first.astype(np.float32))[learn]))
             seeds.append(derive_seed(seed, "network", number, k))

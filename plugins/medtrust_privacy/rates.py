@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -236,11 +237,13 @@ def estimate_rate(synthetic: Floats, reference: Floats, planted: Floats, level: 
     )
 
 
+@lru_cache(maxsize=2**16)  # a thousand halves of the holdout ask the same few questions
 def below_tail(k: int, m: int, n: int, rank: int) -> float:
     """Chance that at least `k` of m copy-free samples lie below the reference score of rank `rank` among n."""
     return float(hypergeometric_tail(k, m, n, min(k + rank - 1, m + n))) if k > 0 else 1.0
 
 
+@lru_cache(maxsize=2**12)
 def fewest_below(m: int, n: int, rank: int, alpha: float) -> int:
     """Fewest samples below the cut that chance explains in at most a share alpha; m + 1 where none do."""
     return next((k for k in range(1, m + 1) if below_tail(k, m, n, rank) <= alpha), m + 1)
