@@ -28,7 +28,7 @@ Draw = tuple[torch.Tensor, torch.Tensor, list[int] | None]
 
 @dataclass(frozen=True)
 class Population:
-    """Two Gaussians with diagonal covariances, and how many rows a patient has.
+    """Two Gaussians with diagonal covariances, or scale mixtures of such, and how many rows a patient has.
 
     Args:
         name: What differs.
@@ -37,6 +37,9 @@ class Population:
         var_b: Variances of set b, [d].
         per_patient: Rows per patient in set a.
         shared: Share of set a's variance that lies between patients.
+        outliers: Share of rows that lie `stretch` times as far from the mean as the others. The variances stay what
+            they are, and so do both truths, which know nothing beyond the third moment.
+        stretch: How far those lie.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Population:
     var_b: torch.Tensor
     per_patient: int = 1
     shared: float = 0.0
+    outliers: float = 0.0
+    stretch: float = 1.0
 
     def draw(self, n: int, seed: int) -> Draw:
         """Draw n patients of set a, n rows of set b."""
@@ -56,6 +61,11 @@ class Population:
             a = (1 - self.shared) ** 0.5 * a + self.shared**0.5 * between.repeat_interleave(self.per_patient, 0)
         b = torch.randn(n, d, generator=generator, dtype=torch.float64)
         patients = [i // self.per_patient for i in range(rows)] if self.per_patient > 1 else None
+        if self.outliers:
+            typical = (1 - self.outliers + self.outliers * self.stretch**2) ** -0.5
+            for one in (a, b):
+                far = torch.rand(len(one), 1, generator=generator, dtype=torch.float64) < self.outliers
+                one *= torch.where(far, self.stretch, 1.0) * typical
         return a * self.var_a.sqrt(), b * self.var_b.sqrt() + self.shift, patients
 
     def frechet(self) -> float:
@@ -85,7 +95,7 @@ def _moments(mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def populations(d: int) -> Iterator[Population]:
-    """Equal, shifted, rescaled and steep-spectrum pairs of dimension d, and one with several images per patient."""
+    """Pairs of dimension d: equal, shifted, rescaled, of steep spectrum, several images a patient, and heavy tails."""
     one, none = torch.ones(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
     first = none.clone()
     first[0] = 1
@@ -97,6 +107,7 @@ def populations(d: int) -> Iterator[Population]:
     yield Population("steep, shifted", first, steep, steep)
     yield Population("steep, rescaled", none, steep, steep * tilt)
     yield Population("4 images a patient", first, one, one, per_patient=4, shared=0.7)
+    yield Population("heavy tails, shifted", first, one, one, outliers=0.02, stretch=5.0)  # excess kurtosis 15
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    print("statistic   population           d     n    truth     mean     width  cover  bootstrap")
+    print("statistic   population             d     n    truth     mean     width  cover  bootstrap")
     for d in options.dims:
         for population in populations(d):
             for n in options.sizes:
@@ -205,7 +216,7 @@ def main() -> None:
                 for row in new:
                     boot = "" if row.bootstrap is None else f"{row.bootstrap:.2f}"
                     print(
-                        f"{row.statistic:11s} {row.population:18s} {row.d:3d} {row.n:5d} {row.truth:8.4f}"
+                        f"{row.statistic:11s} {row.population:20s} {row.d:3d} {row.n:5d} {row.truth:8.4f}"
                         f" {row.mean:8.4f} {row.width:9.4f}  {row.cover:.3f}  {boot}",
                         flush=True,
                     )

@@ -194,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--features", nargs="+", default=["radiomics"], help="radiomics, inception")
+    parser.add_argument("--statistics", nargs="+", default=["frechet", "kid"])
     parser.add_argument("--reps", type=int, default=200, help="a third of them above 400 patients")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 400, 1000, 2000])
     parser.add_argument("--bootstrap", type=int, default=40, help="draws of the percentile bootstrap, 0 for none")
@@ -206,15 +207,16 @@ def main() -> None:
     for space, (extract, standardise) in spaces(options.features).items():
         for name, (a, b) in populations(images, patients, extract, standardise).items():
             for n in options.sizes:
-                for statistic in ("frechet", "kid"):
+                for statistic in options.statistics:
                     draws = options.bootstrap if statistic == "frechet" else 0
                     reps = options.reps if n <= FEW else options.reps // 3
                     row = study(statistic, name, space, a, b, n, reps, draws)
                     rows.append(row)
                     boot = "" if row.bootstrap is None else f"{row.bootstrap:.2f}"
+                    error = (row.cover * (1 - row.cover) / reps) ** 0.5
                     print(
                         f"{statistic:9s} {space:10s} {name:24s} {n:5d} {row.truth:8.4f} {row.mean:8.4f}"
-                        f" {row.width:8.4f}  {row.cover:.3f}  {boot}",
+                        f" {row.width:8.4f}  {row.cover:.3f} ± {error:.3f}  {boot}",
                         flush=True,
                     )
     if options.out:

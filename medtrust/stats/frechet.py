@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, t_quantile
+from medtrust.stats.influence import dominance, effective_dof, frechet_influence
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, score_ends, t_quantile
 from medtrust.types import Interval
 
 __all__ = [
@@ -177,11 +178,12 @@ def frechet_interval(
 
     The plug-in distance is biased upwards by about c/n. Where both sets have at least twice as many patients as the
     features have directions, the bias is removed by Richardson extrapolation over random halves of the patients,
-    2·FD(n) - FD(n/2), and the interval is Student's t with the standard error from complementary halves. With fewer
-    patients the bias does not go like 1/n and cannot be removed; then the interval is a bracket: its lower end comes
-    from the same extrapolation after projection on the leading pooled principal directions, which can only shorten the
-    distance, its upper end from the plug-in. The percentile bootstrap is not offered: repeated rows add bias of their
-    own, and it misses the truth nearly always.
+    2·FD(n) - FD(n/2). The standard error is the larger of that from complementary halves and that of the patients'
+    influences, whose fourth moments say how well it is known (degrees of freedom of t); the interval is a score
+    interval, see `score_ends`. With fewer patients the bias does not go like 1/n and cannot be removed; then the
+    interval is a bracket: its lower end comes from the same extrapolation after projection on the leading pooled
+    principal directions, which can only shorten the distance, its upper end from the plug-in. The percentile bootstrap
+    is not offered: repeated rows add bias of their own, and it misses the truth nearly always.
 
     Args:
         a: Features [n, d], n ≥ 4.
@@ -190,7 +192,7 @@ def frechet_interval(
         patients_b: Likewise of b.
         level: Confidence level.
         seed: Seed of the splits.
-        splits: Number of random splits; the degrees of freedom of t.
+        splits: Number of random splits; the degrees of freedom of t are fewer.
 
     Raises:
         Insufficient: Fewer than four patients in a set, or a half with fewer than two rows.
@@ -217,22 +219,23 @@ def frechet_interval(
         return (frechet_distance(x[i], y[j]),)
 
     halved, error = half_sampling(on_rows, patients_a, patients_b, (len(a), len(b)), splits=splits, seed=seed)
-    se = float(error[0])
-    corrected = 2 * frechet_distance(x, y) - float(halved[0])
-    reach = t_quantile(level, splits) * se
-    value = max(0.0, corrected) if extrapolated else plug_in
-    interval = Interval(
-        lo=min(max(0.0, corrected - reach), value),
-        hi=value + reach,
-        level=level,
-        method="Richardson extrapolation, delete-half t"
-        if extrapolated
-        else "projection-to-plug-in bracket, delete-half t",
-        n_units=units,
-    )
+    influences = frechet_influence(x, y, patients_a, patients_b)
+    projected, se, dof = frechet_distance(x, y), float(error[0]), float(splits)
+    corrected = 2 * projected - float(halved[0])
+    if extrapolated:
+        # Halves know the terms of second order, but vary with the splits; influences have neither.
+        se = max(se, math.sqrt(sum(float(one.square().sum()) for one in influences)))
+        dof = 1 / (1 / splits + 1 / effective_dof(*influences))
+        value, method = max(0.0, corrected), "Richardson extrapolation, delete-half and influence, score t"
+        lo, hi = score_ends(corrected, se, projected - corrected, t_quantile(level, dof))
+    else:
+        value, method = plug_in, "projection-to-plug-in bracket, delete-half t"
+        reach = t_quantile(level, dof) * se
+        lo, hi = corrected - reach, plug_in + reach
     return FrechetInference(
-        value=value, plug_in=plug_in, se=se, interval=interval, dof=splits,
-        extrapolated=extrapolated, rank=rank, projected=directions.shape[1],
+        value=value, plug_in=plug_in, se=se,
+        interval=Interval(min(max(0.0, lo), value), max(hi, value), level, method, units), dof=dof,
+        extrapolated=extrapolated, rank=rank, projected=directions.shape[1], dominance=dominance(*influences),
     )  # fmt: skip
 
 

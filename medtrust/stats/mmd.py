@@ -10,8 +10,9 @@ import torch
 
 from medtrust.errors import Insufficient
 from medtrust.ops import mmd
+from medtrust.stats.influence import dominance, effective_dof, jackknife_influence
 from medtrust.stats.kernels import Kernel, gaussian, polynomial
-from medtrust.stats.resampling import Inference, Patients, groups, jackknife_se, t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups, score_ends, t_quantile
 from medtrust.types import Interval
 
 __all__ = ["CMMD_BANDWIDTH", "CMMD_SCALE", "kid", "kid_interval", "mmd_interval", "mmd_rbf"]
@@ -122,7 +123,7 @@ def mmd_interval(
     """Estimate the population's MMD², with an interval from leaving out one patient at a time.
 
     Every leave-one-out estimate follows from the sums of kernel values per patient, so the interval costs no more than
-    the estimate.
+    the estimate. The standard error belongs to the distance that is asked about, see `score_ends`.
 
     Args:
         a: Features [n, d].
@@ -145,10 +146,12 @@ def mmd_interval(
     if units < 3:
         raise Insufficient(f"needs 3 patients in each set for an interval of the kernel distance, a set has {units}")
     value = sums.estimate()
-    se = math.hypot(jackknife_se(sums.without_each_of_a()), jackknife_se(sums.without_each_of_b()))
-    reach = t_quantile(level, units - 1) * se
-    interval = Interval(value - reach, value + reach, level, "delete-one-patient jackknife, t", units)
-    return Inference(value=value, plug_in=value, se=se, interval=interval, dof=units - 1)
+    influences = [jackknife_influence(left) for left in (sums.without_each_of_a(), sums.without_each_of_b())]
+    se = math.sqrt(sum(float(one.square().sum()) for one in influences))
+    dof = min(units - 1.0, effective_dof(*influences))
+    lo, hi = score_ends(value, se, sums.with_own_pairs() - value, t_quantile(level, dof))
+    interval = Interval(lo, hi, level, "delete-one-patient jackknife, score t", units)
+    return Inference(value=value, plug_in=value, se=se, interval=interval, dof=dof, dominance=dominance(*influences))
 
 
 def _over_subsets(a: torch.Tensor, b: torch.Tensor, subsets: int, size: int, seed: int) -> float:
@@ -203,8 +206,8 @@ class _Sums:
         of_a, count_a = groups(patients_a, len(a))
         of_b, count_b = groups(patients_b, len(b))
         of_a, of_b = of_a.to(a.device), of_b.to(b.device)
-        self.n_a, self.within_a = _within(a, of_a, count_a, kernel)
-        self.n_b, self.within_b = _within(b, of_b, count_b, kernel)
+        self.n_a, self.within_a, self.own_a = _within(a, of_a, count_a, kernel)
+        self.n_b, self.within_b, self.own_b = _within(b, of_b, count_b, kernel)
         cross_a, cross_b = a.new_zeros(len(a)), b.new_zeros(len(b))
         for top in range(0, len(a), TILE):
             for left in range(0, len(b), TILE):
@@ -224,6 +227,14 @@ class _Sums:
             - 2 * self.cross_a.sum() / (self.n_a.sum() * self.n_b.sum())
         )
 
+    def with_own_pairs(self) -> float:
+        """MMD² over all pairs: the squared distance between the mean embeddings, biased upwards by their noise."""
+        return float(
+            (self.within_a.sum() + self.own_a) / self.n_a.sum().square()
+            + (self.within_b.sum() + self.own_b) / self.n_b.sum().square()
+            - 2 * self.cross_a.sum() / (self.n_a.sum() * self.n_b.sum())
+        )
+
     def without_each_of_a(self) -> torch.Tensor:
         """Estimates [N_a], each without one patient of a."""
         return _left_out(self.within_a, self.n_a, self.cross_a, self.n_b) + self.within_b.sum() / _pairs(self.n_b)
@@ -237,15 +248,19 @@ def _by_patient(values: torch.Tensor, of_row: torch.Tensor, count: int) -> torch
     return values.new_zeros(count).index_add_(0, of_row, values)
 
 
-def _within(x: torch.Tensor, of_row: torch.Tensor, count: int, kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows per patient [N], and per patient [N] the kernel summed over pairs with other patients."""
-    rows = x.new_zeros(len(x))
+def _within(
+    x: torch.Tensor, of_row: torch.Tensor, count: int, kernel: Kernel
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows per patient [N], per patient [N] the kernel summed over pairs with others, and its sum over all the rest."""
+    rows, own = x.new_zeros(len(x)), x.new_zeros(())
     for top in range(0, len(x), TILE):
         for left in range(0, len(x), TILE):
             tile = kernel(x[top : top + TILE], x[left : left + TILE])
-            tile[of_row[top : top + TILE, None] == of_row[None, left : left + TILE]] = 0
+            same = of_row[top : top + TILE, None] == of_row[None, left : left + TILE]
+            own += tile[same].sum()
+            tile[same] = 0
             rows[top : top + TILE] += tile.sum(1)
-    return _by_patient(torch.ones_like(rows), of_row, count), _by_patient(rows, of_row, count)
+    return _by_patient(torch.ones_like(rows), of_row, count), _by_patient(rows, of_row, count), own
 
 
 def _pairs(n: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ __all__ = [
     "jackknife_se",
     "korn_graubard",
     "min_detectable",
+    "score_ends",
     "split_patients",
     "subsample",
     "t_quantile",
@@ -42,14 +43,16 @@ class Inference:
         plug_in: The statistic of all the data as other packages compute it, without correction for its bias.
         se: Standard error of `value`.
         interval: Interval for the population value; it always contains `value`.
-        dof: Degrees of freedom behind `se`.
+        dof: Degrees of freedom behind `se`; few where a few patients carry most of it.
+        dominance: Share of the variance that the most influential 1 % of the patients carry; None where not asked.
     """
 
     value: float
     plug_in: float
     se: float
     interval: Interval
-    dof: int
+    dof: float
+    dominance: float | None = field(default=None, kw_only=True)
 
 
 def groups(patients: Patients, n: int) -> tuple[torch.Tensor, int]:
@@ -226,12 +229,41 @@ def jackknife_se(left_out: torch.Tensor) -> float:
     return math.sqrt((n - 1) / n * float((left_out - left_out.mean()).square().sum()))
 
 
-def t_quantile(level: float, dof: int) -> float:
+def t_quantile(level: float, dof: float) -> float:
     """Two-sided quantile of Student's t: the half-width of an interval in standard errors."""
     return float(distributions.t.ppf((1 + level) / 2, dof))
 
 
-def min_detectable(se: float, level: float, dof: int, power: float = 0.8, growth: float = 0.0) -> float:
+def score_ends(value: float, se: float, bias: float, quantile: float) -> tuple[float, float]:
+    """Ends of a score interval for a squared distance.
+
+    Of a squared distance θ the variance is 4λθ plus that of θ = 0: it grows with θ in proportion to θ + b, the
+    expectation of the plug-in with its bias b. A sample that underestimates θ therefore underestimates its standard
+    error too, and value ± t·se misses truths above it far too often. Here the error belongs to the θ that is asked
+    about: the ends solve (θ - value)² = t²·se²·(θ + b)/(value + b), a quadratic equation, as Wilson's interval does for
+    a proportion. Far from 0 both intervals agree.
+
+    Args:
+        value: Estimate without bias.
+        se: Its standard error, estimated from the same data.
+        bias: Plug-in less `value`.
+        quantile: Half-width in standard errors, as from `t_quantile`.
+
+    Returns:
+        Lower and upper end, around `value`; the plain ones where the plug-in is not above 0.
+
+    Reference:
+        Wilson 1927, doi:10.1080/01621459.1927.10502953 (inverting the test, for proportions).
+    """
+    plug_in = value + bias
+    if not plug_in > 0 or bias < 0:
+        return value - quantile * se, value + quantile * se
+    shift = (quantile * se) ** 2 / (2 * plug_in)
+    reach = math.hypot(quantile * se, shift)
+    return value + shift - reach, value + shift + reach
+
+
+def min_detectable(se: float, level: float, dof: float, power: float = 0.8, growth: float = 0.0) -> float:
     """Smallest effect whose interval of confidence `level` excludes zero with probability `power`.
 
     Solves δ = (t + z)·√(se² + growth·δ): distances and shares vary more where there is something to find, so the error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medtrust import Estimate, MetricInput, Null, Resolution, Result, stats
 from medtrust.seeding import derive_seed
-from medtrust_fidelity.comparison import Comparison, Rows, compare_features
+from medtrust_fidelity.comparison import Comparison, Rows, compare_features, dominance_note
 from medtrust_fidelity.options import chosen_convention
 
 __all__ = ["FrechetDistance"]
@@ -33,7 +33,7 @@ class FrechetDistance:
             null=Null(sets.reference, null.value, null.interval),
             resolution=_resolution(null, equal, data.level),
             facts=facts,
-            notes=sets.notes + _limits(found, null),
+            notes=sets.notes + _limits(found, null) + dominance_note(found),
         )
 
 
@@ -68,6 +68,7 @@ def _facts(
         "rank": found.rank,
         "extrapolated": found.extrapolated,
         "plug_in": found.plug_in,
+        "dominance": found.dominance or 0.0,
         "plug_in_at_null_size": at_null,
         "null_plug_in": null.plug_in,
     }

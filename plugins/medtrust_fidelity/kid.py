@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medtrust import Estimate, MetricInput, Null, Result, stats
-from medtrust_fidelity.comparison import Rows, compare_features
+from medtrust_fidelity.comparison import Rows, compare_features, dominance_note
 from medtrust_fidelity.kernel import kernel_resolution
 from medtrust_fidelity.options import chosen_convention
 
@@ -31,6 +31,7 @@ class KernelDistance:
             "n_synthetic": len(sets.synthetic),
             "n_null": len(equal.null_other),
             "standard_error": found.se,
+            "dominance": found.dominance or 0.0,
         }
         if chosen_convention(data, "kid") == "torch-fidelity":
             facts["torch_fidelity"] = stats.kid(sets.train.values, sets.synthetic.values, convention="torch-fidelity")
@@ -40,5 +41,5 @@ class KernelDistance:
             null=Null(sets.reference, null.value, null.interval),
             resolution=kernel_resolution(null, equal, infer, data.level),
             facts=facts,
-            notes=sets.notes,
+            notes=sets.notes + dominance_note(found),
         )

@@ -7,7 +7,7 @@ import torch
 from medtrust import Estimate, MetricInput, Null, Result, stats
 from medtrust.errors import ConfigError
 from medtrust.seeding import derive_seed
-from medtrust_fidelity.comparison import Rows, compare_features
+from medtrust_fidelity.comparison import Rows, compare_features, dominance_note
 from medtrust_fidelity.kernel import kernel_resolution
 from medtrust_fidelity.options import chosen_convention, number
 
@@ -44,6 +44,7 @@ class GaussianDistance:
             "n_synthetic": len(sets.synthetic),
             "n_null": len(equal.null_other),
             "standard_error": found.se,
+            "dominance": found.dominance or 0.0,
         }
         if chosen_convention(data, "mmd") == "cmmd":
             units = [torch.nn.functional.normalize(one.matrix, dim=1) for one in (data.train, data.synthetic)]
@@ -54,5 +55,5 @@ class GaussianDistance:
             null=Null(sets.reference, null.value, null.interval),
             resolution=kernel_resolution(null, equal, infer, data.level),
             facts=facts,
-            notes=sets.notes,
+            notes=sets.notes + dominance_note(found),
         )

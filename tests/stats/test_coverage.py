@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 REPS, LEAST = 80, 0.86
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("index", range(7))
 def test_frechet_interval_covers_where_the_percentile_bootstrap_fails(study: ModuleType, index: int) -> None:
     """The Fréchet interval holds the population's distance; the percentile bootstrap's does not."""
     population = list(study.populations(5))[index]
@@ -62,7 +62,7 @@ def test_fd_infinity_interval_covers(study: ModuleType, index: int) -> None:
     assert np.mean(hits) >= 0.8  # 30 draws at 95 % fall below once in 1000
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("index", range(7))
 def test_kid_interval_covers(study: ModuleType, index: int) -> None:
     """The kernel distance's interval holds the population's distance."""
     population = list(study.populations(5))[index]
