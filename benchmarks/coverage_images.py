@@ -25,13 +25,15 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medtrust.stats import frechet_distance, frechet_interval, kid_interval
+from medtrust.stats import Inference, frechet_distance, frechet_interval
+from medtrust.stats.kernel_sums import KernelSums
+from medtrust.stats.kernels import polynomial
 from medtrust.types import Intensity
 
 LEVEL = 0.95
 LEVELS = Intensity(0.0, 255.0, "level")
 BLUR = 0.6  # pixels
-FEW = 400  # patients, above which a third of the repetitions is drawn
+FEW = 400  # patients, above which a third of the repetitions is drawn for the Fréchet distance
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,47 @@ def true_kid(a: Population, b: Population) -> float:
 
 
 @dataclass(frozen=True)
+class PatientKernels:
+    """KID's kernel summed over the rows of each two patients: the interval of any draw follows, without its rows.
+
+    Args:
+        within_a: [A, A], patients of a with each other.
+        within_b: [B, B], likewise of b.
+        across: [A, B].
+        n_a: [A] rows of each patient.
+        n_b: [B].
+    """
+
+    within_a: torch.Tensor
+    within_b: torch.Tensor
+    across: torch.Tensor
+    n_a: torch.Tensor
+    n_b: torch.Tensor
+
+    @classmethod
+    def of(cls, a: Population, b: Population) -> PatientKernels:
+        """Sum the kernel by patient."""
+
+        def by_patient(x: Population, y: Population) -> torch.Tensor:
+            table = polynomial(x.values, y.values).numpy()
+            sums = np.add.reduceat(np.add.reduceat(table, x.starts[:-1], axis=0), y.starts[:-1], axis=1)
+            return torch.from_numpy(sums)
+
+        counts = [torch.from_numpy(np.diff(one.starts).astype(np.float64)) for one in (a, b)]
+        return cls(by_patient(a, a), by_patient(b, b), by_patient(a, b), *counts)
+
+    def draw(self, n: int, rng: np.random.Generator) -> KernelSums:
+        """Draw n patients of either population, as `Population.draw` of a and then of b do with this generator."""
+        i, j = (torch.from_numpy(rng.integers(0, len(one), n)) for one in (self.n_a, self.n_b))
+        times_i, times_j = (torch.bincount(k, minlength=len(one)).double() for k, one in ((i, self.n_a), (j, self.n_b)))
+        own_a, own_b = self.within_a.diagonal()[i], self.within_b.diagonal()[j]
+        return KernelSums(
+            self.n_a[i], (self.within_a @ times_i)[i] - own_a, own_a.sum(), (self.across @ times_j)[i],
+            self.n_b[j], (self.within_b @ times_j)[j] - own_b, own_b.sum(), (self.across.T @ times_i)[j],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Row:
     """One line: how often the interval and the percentile bootstrap held the truth."""
 
@@ -106,13 +149,16 @@ def study(
         bootstrap: Draws of the percentile bootstrap beside a Fréchet interval, 0 for none; by patient, too.
     """
     truth = true_frechet(a, b) if statistic == "frechet" else true_kid(a, b)
-    infer: Callable[..., object] = frechet_interval if statistic == "frechet" else kid_interval
+    pairs = None if statistic == "frechet" else PatientKernels.of(a, b)
     hits, below, boot, values, widths, extrapolated = [], [], [], [], [], []
     for rep in range(reps):
         rng = np.random.default_rng([rep, n])
-        (x, of_x), (y, of_y) = a.draw(n, rng), b.draw(n, rng)
-        extra = {"seed": rep} if statistic == "frechet" else {}
-        found = infer(x, y, of_x, of_y, level=LEVEL, **extra)
+        found: Inference
+        if pairs is not None:
+            found = pairs.draw(n, rng).inference(LEVEL)
+        else:
+            (x, of_x), (y, of_y) = a.draw(n, rng), b.draw(n, rng)
+            found = frechet_interval(x, y, of_x, of_y, level=LEVEL, seed=rep)
         lo, hi = found.interval.lo, found.interval.hi
         hits.append(lo <= truth <= hi)
         below.append(truth < lo)
@@ -195,7 +241,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--features", nargs="+", default=["radiomics"], help="radiomics, inception")
     parser.add_argument("--statistics", nargs="+", default=["frechet", "kid"])
-    parser.add_argument("--reps", type=int, default=200, help="a third of them above 400 patients")
+    parser.add_argument("--reps", type=int, default=200, help="a third of them for Fréchet above 400 patients")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 400, 1000, 2000])
     parser.add_argument("--bootstrap", type=int, default=40, help="draws of the percentile bootstrap, 0 for none")
     parser.add_argument("--out", type=Path)
@@ -209,7 +255,7 @@ def main() -> None:
             for n in options.sizes:
                 for statistic in options.statistics:
                     draws = options.bootstrap if statistic == "frechet" else 0
-                    reps = options.reps if n <= FEW else options.reps // 3
+                    reps = options.reps if n <= FEW or statistic == "kid" else options.reps // 3
                     row = study(statistic, name, space, a, b, n, reps, draws)
                     rows.append(row)
                     boot = "" if row.bootstrap is None else f"{row.bootstrap:.2f}"

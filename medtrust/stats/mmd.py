@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -10,14 +9,12 @@ import torch
 
 from medtrust.errors import Insufficient
 from medtrust.ops import mmd
-from medtrust.stats.influence import dominance, effective_dof, jackknife_influence
+from medtrust.stats.kernel_sums import TILE, KernelSums
 from medtrust.stats.kernels import Kernel, gaussian, polynomial
-from medtrust.stats.resampling import Inference, Patients, groups, score_ends, t_quantile
-from medtrust.types import Interval
+from medtrust.stats.resampling import Inference, Patients
 
 __all__ = ["CMMD_BANDWIDTH", "CMMD_SCALE", "kid", "kid_interval", "mmd_interval", "mmd_rbf"]
 
-TILE = 1024  # rows per side: 8 MiB of float64 per tile
 CMMD_BANDWIDTH, CMMD_SCALE = 10.0, 1000.0  # of CMMD, for embeddings of unit length
 
 
@@ -62,7 +59,7 @@ def kid(
         return _over_subsets(*((a, b) if kept else checked), subsets, subset_size, seed)
     if convention != "u-statistic":
         raise ValueError(f"convention {convention!r} is unknown: use 'u-statistic' or 'torch-fidelity'")
-    return _Sums(*_checked(a, b), patients_a, patients_b, polynomial).estimate()
+    return KernelSums.of(*_checked(a, b), patients_a, patients_b, polynomial).estimate()
 
 
 def kid_interval(
@@ -101,7 +98,7 @@ def mmd_rbf(
         Jayasumana et al. 2024, arXiv:2401.09603.
     """
     a, b = _checked(a, b)
-    sums = _Sums(a, b, None, None, gaussian(bandwidth))
+    sums = KernelSums.of(a, b, None, None, gaussian(bandwidth))
     if convention == "u-statistic":
         return sums.estimate()
     if convention != "cmmd":
@@ -140,18 +137,7 @@ def mmd_interval(
         Gretton et al. 2012, JMLR 13 (the estimate); Arvesen 1969, doi:10.1214/aoms/1177697287 (jackknife of
         U-statistics).
     """
-    a, b = _checked(a, b)
-    sums = _Sums(a, b, patients_a, patients_b, kernel)
-    units = min(len(sums.n_a), len(sums.n_b))
-    if units < 3:
-        raise Insufficient(f"needs 3 patients in each set for an interval of the kernel distance, a set has {units}")
-    value = sums.estimate()
-    influences = [jackknife_influence(left) for left in (sums.without_each_of_a(), sums.without_each_of_b())]
-    se = math.sqrt(sum(float(one.square().sum()) for one in influences))
-    dof = min(units - 1.0, effective_dof(*influences))
-    lo, hi = score_ends(value, se, sums.with_own_pairs() - value, t_quantile(level, dof))
-    interval = Interval(lo, hi, level, "delete-one-patient jackknife, score t", units)
-    return Inference(value=value, plug_in=value, se=se, interval=interval, dof=dof, dominance=dominance(*influences))
+    return KernelSums.of(*_checked(a, b), patients_a, patients_b, kernel).inference(level)
 
 
 def _over_subsets(a: torch.Tensor, b: torch.Tensor, subsets: int, size: int, seed: int) -> float:
@@ -195,83 +181,6 @@ def _weighted(x: torch.Tensor, y: torch.Tensor, of_x: torch.Tensor, of_y: torch.
             part = float(((tile @ of_y[left : left + TILE]) * of_x[top : top + TILE]).sum())
             total += 2 * part if same and left > top else part
     return total
-
-
-class _Sums:
-    """Sums of kernel values by patient, from which the estimate and each leave-one-out estimate follow."""
-
-    def __init__(
-        self, a: torch.Tensor, b: torch.Tensor, patients_a: Patients, patients_b: Patients, kernel: Kernel
-    ) -> None:
-        of_a, count_a = groups(patients_a, len(a))
-        of_b, count_b = groups(patients_b, len(b))
-        of_a, of_b = of_a.to(a.device), of_b.to(b.device)
-        self.n_a, self.within_a, self.own_a = _within(a, of_a, count_a, kernel)
-        self.n_b, self.within_b, self.own_b = _within(b, of_b, count_b, kernel)
-        cross_a, cross_b = a.new_zeros(len(a)), b.new_zeros(len(b))
-        for top in range(0, len(a), TILE):
-            for left in range(0, len(b), TILE):
-                tile = kernel(a[top : top + TILE], b[left : left + TILE])
-                cross_a[top : top + TILE] += tile.sum(1)
-                cross_b[left : left + TILE] += tile.sum(0)
-        self.cross_a = _by_patient(cross_a, of_a, count_a)
-        self.cross_b = _by_patient(cross_b, of_b, count_b)
-        if min(count_a, count_b) < 2:
-            raise Insufficient("needs 2 patients in each set for the kernel distance, a set has one")
-
-    def estimate(self) -> float:
-        """MMD² over pairs of different patients."""
-        return float(
-            self.within_a.sum() / _pairs(self.n_a)
-            + self.within_b.sum() / _pairs(self.n_b)
-            - 2 * self.cross_a.sum() / (self.n_a.sum() * self.n_b.sum())
-        )
-
-    def with_own_pairs(self) -> float:
-        """MMD² over all pairs: the squared distance between the mean embeddings, biased upwards by their noise."""
-        return float(
-            (self.within_a.sum() + self.own_a) / self.n_a.sum().square()
-            + (self.within_b.sum() + self.own_b) / self.n_b.sum().square()
-            - 2 * self.cross_a.sum() / (self.n_a.sum() * self.n_b.sum())
-        )
-
-    def without_each_of_a(self) -> torch.Tensor:
-        """Estimates [N_a], each without one patient of a."""
-        return _left_out(self.within_a, self.n_a, self.cross_a, self.n_b) + self.within_b.sum() / _pairs(self.n_b)
-
-    def without_each_of_b(self) -> torch.Tensor:
-        """Estimates [N_b], each without one patient of b."""
-        return _left_out(self.within_b, self.n_b, self.cross_b, self.n_a) + self.within_a.sum() / _pairs(self.n_a)
-
-
-def _by_patient(values: torch.Tensor, of_row: torch.Tensor, count: int) -> torch.Tensor:
-    return values.new_zeros(count).index_add_(0, of_row, values)
-
-
-def _within(
-    x: torch.Tensor, of_row: torch.Tensor, count: int, kernel: Kernel
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows per patient [N], per patient [N] the kernel summed over pairs with others, and its sum over all the rest."""
-    rows, own = x.new_zeros(len(x)), x.new_zeros(())
-    for top in range(0, len(x), TILE):
-        for left in range(0, len(x), TILE):
-            tile = kernel(x[top : top + TILE], x[left : left + TILE])
-            same = of_row[top : top + TILE, None] == of_row[None, left : left + TILE]
-            own += tile[same].sum()
-            tile[same] = 0
-            rows[top : top + TILE] += tile.sum(1)
-    return _by_patient(torch.ones_like(rows), of_row, count), _by_patient(rows, of_row, count), own
-
-
-def _pairs(n: torch.Tensor) -> torch.Tensor:
-    """Ordered pairs of rows of different patients."""
-    return n.sum().square() - n.square().sum()
-
-
-def _left_out(within: torch.Tensor, n: torch.Tensor, cross: torch.Tensor, n_other: torch.Tensor) -> torch.Tensor:
-    """Own and cross term of the estimate without each patient in turn, [N]."""
-    pairs = _pairs(n) - 2 * n * (n.sum() - n)
-    return (within.sum() - 2 * within) / pairs - 2 * (cross.sum() - cross) / ((n.sum() - n) * n_other.sum())
 
 
 def _checked(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
