@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from medtrust.errors import DataError
+from medtrust.ops import _native
+from medtrust.ops._rows import Rows
 from medtrust.ops.noise import philox_normal
 from medtrust.ops.sampling import diffusion_step
 from medtrust.ops.schedules import Schedule
@@ -43,11 +45,17 @@ def sampling_loop(
         clamp: Smallest and largest value of the clean image.
 
     Returns:
-        The images `[N, ...]` float32.
+        The images `[N, ...]` float32; on the CPU in the order in memory of the network's answers.
 
     Raises:
         DataError: An argument does not fit.
     """
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
+    if plain and not torch.compiler.is_compiling() and (lib := _native.kernels("sampling_loop")) is not None:
+        rows = Rows(lib, schedule, x, seed, first, scale, clamp)
+        for row in range(len(schedule)):
+            rows.take(row, network(rows.told(row), row))
+        return rows.x
     x = x.clone()
     memory = torch.empty_like(x) if schedule.remembers else None
     factors = schedule.input_scale.tolist()

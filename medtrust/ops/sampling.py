@@ -95,7 +95,7 @@ def diffusion_step(
     if clamp is not None and not clamp[0] < clamp[1]:
         raise DataError(f"ops.diffusion_step: clamp is {clamp}; give a rising pair (smallest, largest)")
 
-    table, rows = _placed(schedule, x.device)
+    table, rows = placed(schedule, x.device)
     index = _index(step, x) if row is None else rows[row]
     numbers = [float(scale), *(clamp or (-math.inf, math.inf)), *(quantise or (0.0, 0.0))]
     seed, _, offset = noise_place("diffusion_step", x.shape, seed or 0, 0, first)
@@ -159,7 +159,7 @@ def _fits(
         raise DataError(f"ops.diffusion_step: scale is {scale} without eps_uncond; give both or neither")
 
 
-def _placed(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:
+def placed(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:
     """The table in float32 and the row numbers on a device, copied there once."""
     if device not in schedule.placed:
         kx, km, cx, cc, *_ = schedule.table.T

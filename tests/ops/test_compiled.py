@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medtrust import ops
 from medtrust.ops import copies, discrepancy, neighbours, texture  # noqa: F401 - registers the ops
-from medtrust.ops.sampling import _placed
+from medtrust.ops.sampling import placed
 
 REGISTERED = torch.ops.medtrust
 
@@ -23,7 +23,7 @@ def stepped(kind: str):
     def run(x: Tensor, eps: Tensor) -> Tensor:
         return ops.diffusion_step(kind, x, eps, schedule=schedule, step=1, memory=0.5 * x, seed=3).x
 
-    _placed(schedule, torch.device("cpu"))  # the table is copied to its device outside of the graph
+    placed(schedule, torch.device("cpu"))  # the table is copied to its device outside of the graph
     return run
 
 

@@ -14,7 +14,7 @@ from medtrust import ops
 from medtrust.errors import DataError, NativeError
 from medtrust.ops import _native
 from medtrust.ops import reference_sampling as twin
-from medtrust.ops.sampling import _placed
+from medtrust.ops.sampling import placed
 from medtrust.ops.schedules import KINDS, Schedule
 
 SHAPES = [(1, 1), (2, 3), (3, 1, 5, 7), (2, 3, 33, 31), (1, 1, 1, 2049)]
@@ -230,7 +230,7 @@ def test_in_place_needs_contiguous_images():
 def test_registered_ops_are_sound():
     """torch's own checks of schema, fake tensor and mutation pass."""
     schedule = ops.schedule("dpmpp2m_sde", 3)
-    (table, _), row = _placed(schedule, torch.device("cpu")), torch.tensor(1)
+    (table, _), row = placed(schedule, torch.device("cpu")), torch.tensor(1)
     x, memory, eps, uncond = (random((2, 1, 5, 3), s) for s in range(4))
     for levels in ([0.0, 0.0], [-1.0, 1.0]):
         fixed = (eps, uncond, table, row, [2.0, -1.0, 1.0, *levels], 7, 3)

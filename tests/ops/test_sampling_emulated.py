@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medtrust import ops
 from medtrust.ops import _native
-from medtrust.ops.sampling import _placed
+from medtrust.ops.sampling import placed
 
 HERE = Path(__file__).parent / "emulated"
 CXX = shutil.which("g++") or shutil.which("clang++")
@@ -76,7 +76,7 @@ def test_noise(emulated, count, first):
 def test_step(emulated, kind, dtype, clamp, shape, first):
     """Every row equals the CPU's bits: guidance, clamp, memory, noise, uint8, from poisoned outputs."""
     schedule = ops.schedule(kind, 3)
-    table, _ = _placed(schedule, torch.device("cpu"))
+    table, _ = placed(schedule, torch.device("cpu"))
     x, memory = ops.philox_normal(shape, 1) * schedule.init_scale, ops.philox_normal(shape, 2)
     eps, uncond = (ops.philox_normal(shape, s).to(dtype) for s in (3, 4))
     keep = {"x0": 1, "x": 2, None: 0}[schedule.remembers]

@@ -64,6 +64,50 @@ def test_batches_continue_one_series(kind):
     assert torch.equal(part, whole[2:])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_order_in_memory_changes_no_bit(kind, scale, dtype):
+    """A network that answers channels_last, with gaps, or by turns gets the images of one that answers contiguously."""
+    schedule = ops.schedule(kind, 5)
+
+    def last(answer, row):
+        return answer.contiguous(memory_format=torch.channels_last)
+
+    def gaps(answer, row):
+        return torch.stack([answer, answer], -1)[..., 0]
+
+    def turns(answer, row):
+        return (last if row % 2 else gaps)(answer, row)
+
+    for shape in (SHAPE, (1, 2, 5, 7), (3, 1, 5, 7), (2, 3, 1, 1)):
+        start = ops.start_noise(schedule, shape, 5, 0, "cpu")
+        plain, *others = (
+            ops.sampling_loop(
+                lambda x, row, lay=lay: lay(network(x.contiguous(), row).to(dtype), row),
+                schedule,
+                start,
+                seed=3,
+                scale=scale,
+            )
+            for lay in (lambda answer, row: answer, last, gaps, turns)
+        )
+        assert all(torch.equal(plain, other) for other in others)
+
+
+def test_what_a_network_answers_is_checked():
+    """Another shape or dtype is refused with a sentence, as are noise without a seed and a falling clamp."""
+    schedule, start = ops.schedule("ddim", 3), ops.philox_normal(SHAPE, 1)
+    with pytest.raises(DataError, match=r"answered \[3, 2, 5\] on cpu to \[3, 2, 5, 7\]"):
+        ops.sampling_loop(lambda x, row: x[..., 0], schedule, start)
+    with pytest.raises(DataError, match="float32, float16 or bfloat16"):
+        ops.sampling_loop(lambda x, row: x.double(), schedule, start)
+    with pytest.raises(DataError, match="give seed"):
+        ops.sampling_loop(network, ops.schedule("ddpm", 3), start)
+    with pytest.raises(DataError, match="rising pair"):
+        ops.sampling_loop(network, schedule, start, clamp=(1.0, -1.0))
+
+
 def test_an_empty_batch_and_one_image():
     """No images give no images; one is one."""
     schedule = ops.schedule("ddim", 3)
