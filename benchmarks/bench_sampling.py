@@ -1,8 +1,9 @@
 """Whole sampling loops against diffusers' schedulers around one network: `python benchmarks/bench_sampling.py`.
 
-Each case is timed twice over: the whole loop, and what of it passes outside the network, which the network's own clock
-takes out. Both sides start from the same noise; the error is the largest distance between their images over the largest
-value, where no noise is drawn on the way (tests/ops/test_sampling_peers.py gives the others equal noise).
+Each case is timed twice over: the whole loop, and what of it passes outside the network, which the network's own clocks
+take out. CPU time is that of the calling thread, to which other programs on the machine do not add. Both sides start
+from the same noise; the error is the largest distance between their images over the largest value, where no noise is
+drawn on the way (tests/ops/test_sampling_peers.py gives the others equal noise).
 """
 
 from __future__ import annotations
@@ -18,25 +19,26 @@ from torch import Tensor, nn
 
 from medtrust import ops
 
-SHAPES = ((64, 3, 32, 32), (4, 3, 128, 128))
+SHAPES = ((64, 3, 32, 32), (4, 4, 64, 64))
 STEPS, SEED, GUIDANCE = 20, 7, 3.0
 
 
-class Clocked(nn.Module):
-    """A small convolutional network that sums up its own seconds."""
+class Clocked:
+    """A small convolutional network, channels_last, that sums up its own seconds: wall, and CPU of this thread."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, channels: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1))
-        self.seconds = 0.0
+            ends = nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, channels, 3, padding=1)
+        self.body = nn.Sequential(ends[0], nn.SiLU(), ends[1]).to(memory_format=torch.channels_last)
+        self.wall = self.cpu = 0.0
 
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        began = time.perf_counter()
-        answer: Tensor = self.body(x)
-        self.seconds += time.perf_counter() - began
+    def __call__(self, x: Tensor) -> Tensor:
+        wall, cpu = time.perf_counter(), time.thread_time()
+        with torch.no_grad():
+            answer: Tensor = self.body(x)
+        self.cpu += time.thread_time() - cpu
+        self.wall += time.perf_counter() - wall
         return answer
 
 
@@ -48,25 +50,26 @@ def contest(
     results = [run() for _, run in sides]
     far = float((results[0] - results[-1]).abs().max() / results[-1].abs().max())
     error = far if exact and theirs else float("nan")
-    whole: list[list[float]] = [[] for _ in sides]
-    outside: list[list[float]] = [[] for _ in sides]
-    busy: list[list[float]] = [[] for _ in sides]
+    whole: list[list[tuple[float, float]]] = [[] for _ in sides]
+    outside: list[list[tuple[float, float]]] = [[] for _ in sides]
     for turn in range(rounds):
         for i in sorted(range(len(sides)), key=lambda i: (i + turn) % len(sides)):
-            net.seconds = 0.0
-            began, spent = time.perf_counter(), time.process_time()
+            net.wall = net.cpu = 0.0
+            began, spent = time.perf_counter(), time.thread_time()
             sides[i][1]()
-            total = time.perf_counter() - began
-            whole[i].append(1000 * total)
-            outside[i].append(1000 * (total - net.seconds))
-            busy[i].append(1000 * (time.process_time() - spent))
+            cpu, wall = time.thread_time() - spent, time.perf_counter() - began
+            whole[i].append((1000 * wall, 1000 * cpu))
+            outside[i].append((1000 * (wall - net.wall), 1000 * (cpu - net.cpu)))
     rows = []
     for what, times in (("whole loop", whole), ("outside the network", outside)):
         for i, (name, _) in enumerate(sides):
-            ratio = statistics.median(a / b for a, b in zip(times[i], times[0], strict=True))
-            cpu = statistics.median(busy[i]) if what == "whole loop" else float("nan")
-            median, best = statistics.median(times[i]), min(times[i])
-            rows.append(Row(f"{case}, {what}", name, "", median, best, cpu, ratio, float("nan"), error if i else 0.0))
+            walls, cpus = zip(*times[i], strict=True)
+            ratios = [
+                [a / b for a, b in zip(one, two, strict=True)] for one, two in zip(times[i], times[0], strict=True)
+            ]
+            ratio, cpu_ratio = (statistics.median(column) for column in zip(*ratios, strict=True))
+            figures = statistics.median(walls), min(walls), statistics.median(cpus), ratio, cpu_ratio
+            rows.append(Row(f"{case}, {what}", name, "", *figures, error if i else 0.0))
     return rows
 
 
@@ -100,7 +103,7 @@ def cases(rounds: int) -> list[Row]:
 
 def samplers(shape: tuple[int, ...], rounds: int, d: Any) -> list[Row]:
     """The samplers at one size; `d` is diffusers, or None."""
-    net = Clocked().to(memory_format=torch.channels_last)
+    net = Clocked(shape[1])
     noise = ops.philox_normal(shape, SEED)
     rows: list[Row] = []
 
