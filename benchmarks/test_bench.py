@@ -19,6 +19,7 @@ MODULES = [importlib.import_module(path.stem) for path in sorted(HERE.glob("benc
 CASES = [
     pytest.param(module, function, id=f"{module.__name__.removeprefix('bench_')}-{function.__name__}")
     for module in MODULES
+    if hasattr(module, "compare")
     for _, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__ and list(inspect.signature(function).parameters) == ["rounds"]
 ]

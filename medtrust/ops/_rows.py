@@ -64,10 +64,10 @@ class Rows:
         """Allot everything in the order of x in memory, and take its values."""
         copies = 2 if self._guided else 1
         whole = torch.empty_strided((copies * len(x), *x.shape[1:]), x.stride(), dtype=torch.float32)
-        # Where the network sees x as it is and once, what it is told and x are one tensor.
-        apart = self._guided or any(factor != 1 for factor in self._factors)
+        # Where the network sees x as it is, x lies in what the network is told.
+        self._apart = any(factor != 1 for factor in self._factors)
         self._told, self._half = whole, whole[: len(x)]
-        self.x = torch.empty_like(x) if apart else whole
+        self.x = torch.empty_like(x) if self._apart else self._half
         self.x.copy_(x)
         self._memory = torch.empty_like(self.x) if self._schedule.remembers else None
         self._strides = self.x.stride()
@@ -75,14 +75,10 @@ class Rows:
 
     def told(self, row: int) -> Tensor:
         """What the network sees at this row: [N, ...], or [2N, ...] with x twice; the next row overwrites it."""
-        if self._told is not self.x:
-            factor = self._factors[row]
-            if factor == 1:
-                self._half.copy_(self.x)
-            else:
-                torch.mul(self.x, factor, out=self._half)
-            if self._guided:
-                self._told[len(self.x) :].copy_(self._half)
+        if self._apart:
+            torch.mul(self.x, self._factors[row], out=self._half)
+        if self._guided:
+            self._told[len(self.x) :].copy_(self._half)
         return self._told
 
     def take(self, row: int, answer: Tensor) -> None:
