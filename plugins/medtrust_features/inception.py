@@ -12,7 +12,7 @@ from medtrust.types import Intensity
 from medtrust.weights import sha256_of
 from medtrust_features.inception_prepare import SIDE, prepare
 from medtrust_features.inception_weights import load_class_head, load_network
-from medtrust_features.network import NetworkSpace, Precision
+from medtrust_features.network import HalfChange, NetworkSpace, Precision
 
 __all__ = [
     "CleanFidInception",
@@ -65,6 +65,7 @@ class Inception(NetworkSpace):
     """
 
     convention = "pytorch-fid"
+    half_change = HalfChange(100, holdout=-0.000935, synthetic=0.00259)
 
     def __init__(
         self, weights: Path, *, device: str = "cpu", precision: Precision = "fp32", allow_code: bool = False
@@ -113,6 +114,7 @@ class InceptionLogits(TorchFidelityInception):
     """
 
     convention = "torch-fidelity"
+    half_change = None  # was measured for the pooled features
 
     def __init__(self, weights: Path, *, device: str = "cpu", precision: Precision = "fp32") -> None:
         super().__init__(weights, device=device, precision=precision)

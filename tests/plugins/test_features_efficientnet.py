@@ -16,6 +16,7 @@ from medtrust.recipes import find_recipe, get_recipe
 from medtrust.types import Intensity
 from medtrust.weights import KNOWN
 from medtrust_features.efficientnet import PREPARATION, EfficientNetLite0, Lite0, _Same
+from medtrust_features.inception import Inception
 from medtrust_features.network import NetworkSpace, folded
 
 LEVELS = Intensity(0, 255, "level")
@@ -93,7 +94,7 @@ def test_bf16_is_close_and_is_another_space(weights: Path) -> None:
     assert "precision_change" not in full.facts
 
 
-@pytest.mark.parametrize(("name", "space"), [("efficientnet-lite0", EfficientNetLite0)])
+@pytest.mark.parametrize(("name", "space"), [("efficientnet-lite0", EfficientNetLite0), ("inception", Inception)])
 def test_what_bf16_changes_is_what_was_measured(name: str, space: type) -> None:
     """The report's figures are those of the committed measurement."""
     results = Path(__file__).parents[2] / "benchmarks" / "results" / "precision.json"
