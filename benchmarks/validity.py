@@ -1,7 +1,7 @@
 """Which degradations does a feature space notice? The features suite of `medtrust selftest`, on public images.
 
     python benchmarks/validity.py --data derm-patches --features radiomics,efficientnet-lite0,inception
-    python benchmarks/validity.py --data ct-rider --features radiomics --images 32
+    python benchmarks/validity.py --data ct-rider --features radiomics --images 16
 
 `--images` of them are degraded in six ways at five strengths: the suite of `medtrust selftest` takes 64, an audit 32.
 Printed is Spearman's correlation of strength and Fréchet distance from other images of the same set. derm-patches are
