@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
 
-.PHONY: demo test test-slow lint types format bench clean
+.PHONY: demo test test-slow lint types format docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medtrust demo $(ARGS)
@@ -27,6 +27,9 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py $(ARGS)
@@ -44,8 +47,8 @@ $(VENV)/.installed: $(NATIVE) constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,peers]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,peers,docs]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info medtrust/*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build site *.egg-info medtrust/*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -6,11 +6,11 @@ import contextlib
 import io
 
 import torch
-from peers import Contender, Row, compare, main, module
 from torch import Tensor
 
 from medtrust import ops
 from medtrust.ops import reference
+from peers import Contender, Row, compare, main, module
 
 
 def features(n: int, d: int, seed: int) -> Tensor:

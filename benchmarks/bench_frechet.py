@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from peers import Contender, Row, compare, main, module
 from torch import Tensor
 
 from medtrust import ops
 from medtrust.stats.frechet import Factored, frechet_distance
+from peers import Contender, Row, compare, main, module
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0) -> Tensor:

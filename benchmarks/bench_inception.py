@@ -7,7 +7,6 @@ one weight file with ours (`medtrust data get inception`). The value is the norm
 from __future__ import annotations
 
 import torch
-from peers import Contender, Row, compare, main
 from pytorch_fid.inception import InceptionV3
 
 from medtrust.recipes import cache_folder
@@ -15,6 +14,7 @@ from medtrust.types import Intensity
 from medtrust.weights import resolve_weights, sha256_of
 from medtrust_features.inception import Inception
 from medtrust_features.inception_weights import load_network
+from peers import Contender, Row, compare, main
 
 IMAGES = 16
 LEVELS = Intensity(0, 255, "level")

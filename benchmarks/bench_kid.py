@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench_features import features
-from peers import Contender, Row, main, module, once
 
 from medtrust import stats
+from peers import Contender, Row, main, module, once
 
 
 def kid(rounds: int) -> list[Row]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from bench_features import features
-from peers import Contender, Row, main, module, once
 
 from medtrust import ops
 from medtrust.ops import reference
+from peers import Contender, Row, main, module, once
 
 
 def neighbours(rounds: int) -> list[Row]:

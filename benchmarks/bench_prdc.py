@@ -7,9 +7,9 @@ import io
 
 import torch
 from bench_features import features
-from peers import Contender, Row, main, module, once
 
 from medtrust import ops
+from peers import Contender, Row, main, module, once
 
 
 def manifold(rounds: int) -> list[Row]:

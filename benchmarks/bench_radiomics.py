@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers import Contender, Row, compare, main, module
 from torch import Tensor
 
 from medtrust import ops
+from peers import Contender, Row, compare, main, module
 
 LEVELS = 32
 MIRP_PREFIXES = {"glcm": "cm_", "glrlm": "rlm_", "glszm": "szm_", "ngtdm": "ngt_"}

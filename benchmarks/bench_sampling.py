@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from peers import Row, main, module
 from torch import Tensor, nn
 
 from medtrust import ops
+from peers import Row, main, module
 
 SHAPES = ((64, 3, 32, 32), (4, 4, 64, 64))
 STEPS, SEED, GUIDANCE = 20, 7, 3.0

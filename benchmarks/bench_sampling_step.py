@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from peers import Contender, Row, compare, main, module
 from torch import Tensor
 
 from medtrust import ops
 from medtrust.ops import reference_sampling
+from peers import Contender, Row, compare, main, module
 
 SHAPE = (64, 3, 256, 256)
 STEPS, ROW, SEED, GUIDANCE = 20, 10, 7, 7.5

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from peers import Contender, Row, compare, main, module
 from torch import Tensor
 
 from medtrust import ops
+from peers import Contender, Row, compare, main, module
 
 
 def images(side: int, centre: float, spread: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers import ROOT, machine
 
 import medtrust
 from medtrust.demo import split_patients
@@ -34,6 +33,7 @@ from medtrust.recipes import cache_folder, get_recipe
 from medtrust.sampling import sample_to
 from medtrust.sources import GeneratorSource, open_generator, readers_of
 from medtrust.types import Intensity
+from peers import ROOT, machine
 
 RESULT = ROOT / "benchmarks" / "results" / "generators.json"
 PATIENTS = {"derm": 400, "ct": 58}

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from peers import ROOT, csrc_digest
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peers import Contender, module
 from torch import Tensor
 
 from medtrust import ops
 from medtrust.ops import reference
+from peers import Contender, module
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from peers import ROOT, machine
 
 from medtrust.host import build_host
 from medtrust.images import digest, open_set
@@ -41,6 +40,7 @@ from medtrust_physics.noise import noise_shape
 from medtrust_physics.relaxation import signal
 from medtrust_physics.signal import dictionary, signal_residual
 from medtrust_physics.tissues import tissue_levels
+from peers import ROOT, machine
 
 RESULT = ROOT / "benchmarks" / "results" / "physics.json"
 SEED, SYNTHETIC = 1, 64

@@ -42,6 +42,8 @@ def render(report: Mapping[str, Any], folder: Path) -> bytes:
         name = gate["id"] + (f" in {gate['subgroup']}" if gate["subgroup"] else "")
         lists[_LISTS[_RESULTS[gate["verdict"]]]].append(plain(f"{name}: {gate['result']}", 300))
     policy = report["policy"]
+    if not policy:
+        raise ConfigError("no policy was applied to this report: nothing to attest; judge it with `medtrust gate`")
     predicate: dict[str, Any] = {
         "result": _RESULTS[report["verdict"]],
         "configuration": [

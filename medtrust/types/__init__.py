@@ -4,6 +4,7 @@ Importing this package imports neither torch nor numpy, so that listing plugins 
 """
 
 from medtrust.types.explaining import Attribution, Explainer, Probe, Score, Target
+from medtrust.types.factories import FeatureFactory, MetricFactory, ReaderFactory, ReportRenderer, SuiteFactory
 from medtrust.types.generation import (
     Caps,
     ConditionKind,
@@ -72,6 +73,7 @@ __all__ = [
     "Explainer",
     "ExplainerSpec",
     "FeatureExtractor",
+    "FeatureFactory",
     "FeatureMatrix",
     "FeatureSpec",
     "FormatSpec",
@@ -86,6 +88,7 @@ __all__ = [
     "Interval",
     "Limits",
     "Metric",
+    "MetricFactory",
     "MetricInput",
     "MetricSpec",
     "Null",
@@ -93,7 +96,9 @@ __all__ = [
     "Pillar",
     "PluginFailure",
     "Probe",
+    "ReaderFactory",
     "ReportFormat",
+    "ReportRenderer",
     "Resolution",
     "Result",
     "SampleBatch",
@@ -105,6 +110,7 @@ __all__ = [
     "Spec",
     "Status",
     "Suite",
+    "SuiteFactory",
     "SuiteInput",
     "SuiteRow",
     "SuiteSpec",

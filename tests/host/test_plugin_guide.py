@@ -20,12 +20,24 @@ from medtrust.hookspecs import EVENT_HOOKS, REGISTRATION_HOOKS, MedtrustSpecs
 from medtrust.host import KINDS, Host, build_host
 from medtrust.types import ImageHeader, ImageRecord, Limits, PluginFailure, Result, SetData
 
-GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
+PAGES = Path(__file__).parents[2] / "docs" / "plugins"
+HOOKS, TUTORIAL = PAGES / "hooks.md", PAGES / "tutorial.md"
+TESTED = (TUTORIAL, PAGES / "README.md", HOOKS)
+TROUBLES = (
+    "; there are: ", "no installed plugin or distribution is called ", "failed at ", "there is no hook ",
+    " lacks the decorator @hookimpl", "it has no function with the decorator @hookimpl", "wanted an iterable of ",
+    " is a hook wrapper", "it is written for plugin API ", "factory must read ", " is offered by ",
+    " is offered twice by this distribution", "missing extra: ", "compute() must return the results ",
+    "a metric that cannot answer must raise Insufficient", ", outside its declared range ", "it replaced ",
+    "took longer than ", "a time limit can be kept in the main thread of a Unix process only", "failed at exit: ",
+    "the report was not written, because it discloses private values of the input", " checks ran, ",
+)  # fmt: skip
 LEVELS = Intensity(0.0, 255.0, "level")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in TESTED)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def files() -> dict[str, str]:
@@ -76,7 +88,7 @@ def image_set(name: str, rng: np.random.Generator, top: int, n: int = 5) -> SetD
 
 def test_every_hook_has_a_section_with_its_exact_signature() -> None:
     """A heading per hook, in the words of the specification."""
-    headings = re.findall(r"^### `(.*)`$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^### `(.*)`$", HOOKS.read_text(encoding="utf-8"), re.MULTILINE)
     specified = {
         name + str(inspect.signature(getattr(MedtrustSpecs, name))).replace("(self, ", "(").replace("(self)", "()")
         for name in (*REGISTRATION_HOOKS, *EVENT_HOOKS)
@@ -189,4 +201,30 @@ def test_the_guides_other_code_runs(site: Path) -> None:
     scripts = [block for block in blocks("python") if not re.match(r"# \S+\.py\n", block)]
     assert scripts
     for script in scripts:
-        exec(compile(script, str(GUIDE), "exec"), {"__name__": "guide"})
+        exec(compile(script, "docs/plugins", "exec"), {"__name__": "guide"})
+
+
+def test_the_kits_page_lists_every_check_and_its_code_runs(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No check is missing from its page, none is invented there, and the example passes on the tutorial's plugin."""
+    from medtrust.testing import CHECKS
+
+    page = (PAGES / "conformance.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
+    assert told == [(check.name, check.says) for checks, _ in CHECKS.values() for check in checks]
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "conformance.md", "exec"), names)
+    for name in ("test_all_at_once", "test_with_a_reason"):
+        names[name]()  # type: ignore[operator]
+
+
+def test_each_heading_of_the_troubleshooting_is_said_somewhere() -> None:
+    """What the page explains is what medtrust says: the words outside of names are in its source."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (PAGES.parents[1] / "medtrust").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # texts that are split over lines
+    for words in TROUBLES:
+        assert words in source, words
+    headings = re.findall(r"^## `(.*)`$", (PAGES / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(headings) == len(TROUBLES)
+    for words in TROUBLES:
+        assert any(part in heading for heading in headings for part in [words.strip()]), words

@@ -1,0 +1,1 @@
+"""Edge sharpness: a metric for medtrust."""

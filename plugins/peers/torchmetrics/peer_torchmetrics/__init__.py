@@ -1,0 +1,1 @@
+"""Metrics of a peer for medtrust; an optional distribution of its own."""
