@@ -195,7 +195,7 @@ def plant(folder: Path, train: ImageSet, count: int, seed: int) -> tuple[str, ..
     for i, patient in enumerate(train.patients):
         by_patient.setdefault(patient, []).append(i)
     owners = rng.permutation(sorted(by_patient))[:count]
-    files = sorted((folder / "synthetic").iterdir())
+    files = sorted((folder / "synthetic").glob("*.png"))  # beside them lies the note of how they were drawn
     rows = []
     for k, (place, owner) in enumerate(zip(rng.permutation(len(files))[:count], owners, strict=True)):
         record = train[int(rng.choice(by_patient[owner]))]
