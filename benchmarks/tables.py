@@ -95,10 +95,29 @@ def validity() -> str:
     return "\n".join(lines)
 
 
+def physics() -> str:
+    """One line per set and statistic, as `benchmarks/physics.py` found them."""
+    lines = [
+        "| images | statistic | train | holdout | `flow` | hybrid | gap: holdout | gap: `flow` | gap: hybrid |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in results("physics")["rows"]:
+        cells.setdefault((row["set"], row["statistic"]), {})[row["images"]] = row
+    for (name, statistic), found in cells.items():
+        sides = [found[label] for label in ("real again", "twin", "hybrid")]
+        means = [" ".join(f"{x:.3g}" for x in side.get("mean", [])) or "too few" for side in sides]
+        gaps = [f"{g['gap']:.3g} [{g['lo']:.2g}, {g['hi']:.2g}]" if "gap" in g else "too few" for g in sides]
+        train = " ".join(f"{x:.3g}" for x in sides[0]["train_mean"])
+        lines.append(f"| {name} | `{statistic}` | {train} | {' | '.join(means)} | {' | '.join(gaps)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "metrics": (DOCS / "README.md", metrics),
     "parity": (DOCS / "parity.md", parity),
     "coverage_images": (DOCS / "coverage.md", coverage_images),
+    "physics": (ROOT / "docs" / "physics.md", physics),
     "precision": (ROOT / "docs" / "features.md", precision),
     "validity": (ROOT / "docs" / "features.md", validity),
 }
