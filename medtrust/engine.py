@@ -256,6 +256,9 @@ def run_plan(
             host.fire("medtrust_before_metric", plan=plan, metric=job.spec)
             rows, failure = _run_job(job, plan, host, sets, features, intensity, embed or {}, generator, usage)
             seconds[job.ids[0]] = time.perf_counter() - began
+            used = usage.get(job.ids[0], Usage())
+            outcome = f"{rows[0].status}, memory rose by {used.peak_mib:g} MiB and kept {used.kept_mib:g} MiB"
+            host.note(job.contribution, f"compute {job.ids[0]}", seconds[job.ids[0]], outcome)
             if failure is not None:
                 failures.append(failure)
                 host.fire("medtrust_on_metric_error", plan=plan, metric=job.spec, failure=failure)

@@ -166,10 +166,14 @@ class Isolation:
             outcome = one_line(error)
             raise BrokenPluginError(source.failure(stage, f"{what}: {outcome}", _remedy(error, source))) from error
         finally:
-            if self.trace and stage != "discover":  # that one is asked of every distribution there is
-                spent = (time.perf_counter() - began) * 1000
-                line = f"medtrust: {spent:8.2f} ms  {source.plugin} ({source.label})  {what}  {outcome}"
-                print(line, file=sys.stderr, flush=True)
+            if stage != "discover":  # that one is asked of every distribution there is
+                self.note(source, what, time.perf_counter() - began, outcome)
+
+    def note(self, source: Source, what: str, seconds: float, outcome: str) -> None:
+        """Print the line of one call, where calls are traced."""
+        if self.trace:
+            line = f"medtrust: {seconds * 1000:8.2f} ms  {source.plugin} ({source.label})  {what}  {outcome}"
+            print(line, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _stdout_to_stderr(self) -> Iterator[None]:

@@ -196,6 +196,10 @@ class Host:
         with self._isolation.call(contribution.source, "import", factory):
             return attrgetter(attribute)(importlib.import_module(module))
 
+    def note(self, contribution: Contribution, what: str, seconds: float, outcome: str) -> None:
+        """Trace a computation of a contribution, where calls are traced."""
+        self._isolation.note(contribution.source, what, seconds, outcome)
+
     def plugins(self) -> list[dict[str, Any]]:
         """Describe every plugin, broken ones included, as JSON-ready data sorted by name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import medtrust
 from medtrust import guarding
 from medtrust.errors import ConfigError
 from medtrust.guarding import OvertimeError, TamperingError, account, guarded, shared_functions
+from medtrust.host import build_host
 
 Install = Callable[..., list[str]]
 OTHERS = ("kid", "intensity", "medtrust/prdc")
@@ -158,6 +160,14 @@ def test_a_library_may_wrap_its_own_function() -> None:
         assert torch.manual_seed is wrapped
     finally:
         torch.manual_seed = original
+
+
+def test_the_trace_shows_what_a_computation_took(sets, capsys) -> None:
+    """MEDTRUST_TRACE prints a line per metric with milliseconds, distribution and memory."""
+    medtrust.audit(**sets, metrics="kid", host=build_host(trace=True))
+    told = [line for line in capsys.readouterr().err.splitlines() if "compute fidelity.kid[radiomics]" in line]
+    assert len(told) == 1
+    assert re.search(r"\d+\.\d\d ms  fidelity \(medtrust .*ok, memory rose by [\d.]+ MiB", told[0])
 
 
 def test_memory_and_time_are_told_by_distribution(sets, tmp_path) -> None:
