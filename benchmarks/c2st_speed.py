@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         "auc": round(result.estimate.value, 4),
         "from": round(result.interval.lo, 4), "to": round(result.interval.hi, 4),
         "null_auc": round(result.null.value, 4), "selftest": result.selftest.status, "torch": torch.__version__,
+        "load_average": round(os.getloadavg()[0], 1), "cores": os.cpu_count(),
     }  # fmt: skip
     print(json.dumps(row, indent=1))
     if args.out:

@@ -25,6 +25,7 @@ _MOST = 1000  # images that are encoded
 _CHUNK = 64
 _SHOWN = 5  # units drawn
 _HEIGHT = 64  # pixels of a strip
+_MOVES = 0.2  # standard deviations that an attribute must move along a strip to be seen there
 
 
 class LatentCode:
@@ -128,8 +129,11 @@ def _strips(
         )  # fmt: skip
         facts: dict[str, Any] = {"unit": unit, "follows": names[best], "rank_correlation": float(ranks[best])}
         facts |= {f"at_{sigma:+.0f}_sd": value for sigma, value in zip(SIGMAS, curve, strict=False)}
+        # a decoder of means draws no texture: what a unit goes with in real images need not show when it is decoded
+        drawn = not curve or max(curve) - min(curve) >= _MOVES
+        title = f"Unit {unit} follows {names[best]}" + ("" if drawn else ", which its decoded images do not show")
         picture = Picture("traversal", alt, png=strip(normalise(images, data.intensity), _HEIGHT))
-        shown.append(Evidence("traversal", f"Unit {unit} follows {names[best]}", rank, facts, (picture,)))
+        shown.append(Evidence("traversal", title, rank, facts, (picture,)))
     return tuple(shown)
 
 

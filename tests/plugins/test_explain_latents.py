@@ -95,8 +95,18 @@ def test_the_metric_names_what_each_unit_follows():
     assert {item.facts["follows"] for item in result.evidence} == set(NAMES)
     bright = next(item for item in result.evidence if item.facts["follows"] == "bright")
     assert bright.facts["at_+3_sd"] > bright.facts["at_-3_sd"]
+    assert bright.title.endswith("follows bright")
     assert "bright goes from" in bright.pictures[0].alt
     assert bright.pictures[0].png.startswith(b"\x89PNG")
+
+
+def test_a_decoder_that_does_not_draw_the_attribute_is_found_out():
+    """What a unit goes with in real images is not said to be seen in decoded images that are all alike."""
+    data = with_attributes(trio(3, 240))
+    still = replace(data, embed=lambda x: torch.zeros(len(x), len(NAMES)))
+    shown = LatentCode().compute(replace(still, generator=Autoencoder())).evidence
+    assert len(shown) == 3
+    assert all(item.title.endswith("which its decoded images do not show") for item in shown)
 
 
 def test_refusals():
