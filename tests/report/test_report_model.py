@@ -251,3 +251,10 @@ def test_the_schema_is_a_valid_schema():
     jsonschema.Draft202012Validator.check_schema(schema())
     assert complaint({"lo": 0, "hi": 1, "unit": "HU"}, "intensity") == ""
     assert "'unit' is a required" in complaint({"lo": 0, "hi": 1}, "intensity")
+
+
+def test_a_diagnostic_result_enters_the_report_and_comes_back() -> None:
+    """A number that is shown but never judged is a result like any other."""
+    row = Result(Estimate(1.0), id="privacy.ct", pillar="privacy", title="C_T", diagnostic="shown, not judged")
+    (kept,) = build_report(run={}, subject={}, data={}, results=[row], failures=()).results
+    assert (kept.status, kept.diagnostic) == ("ok", "shown, not judged")
