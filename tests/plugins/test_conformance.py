@@ -65,14 +65,13 @@ def memoriser(train):
 
 LOGITS = FeatureSpec(name="logits", version="1", factory=f"{__name__}:Logits")
 METRICS: dict[str, dict[str, Any]] = {
-    "clipped": {}, "copying": {}, "cpm": {}, "duplicates": {}, "fd": {}, "fd_ratio": {}, "frd": {},
+    "clipped": {}, "copy_rate": {}, "copying": {}, "cpm": {}, "duplicates": {}, "fd": {}, "fd_ratio": {}, "frd": {},
     "intensity": {}, "kid": {}, "mmd": {}, "pixel_copies": {}, "prdc": {}, "spectrum": {}, "vendi": {},
     "fd_infinity": {"n": 40, "expected_failures": {"order_invariance": ROWS}},
     "inception_score": {"features": LOGITS, "expected_failures": {"noise_is_worse": HEAD}},
     "noise_spectrum": {"images": Images(draw=larger)},
     "paired": {"options": {"paired": {"pair_by": "name"}}, "expected_failures": {"noise_is_worse": PAIRS}},
     "subgroups": {"n": 140},
-    "copy_rate": {"expected_failures": {"order_invariance": ROWS}},
     "membership": {"expected_failures": {"order_invariance": ROWS}},
     "residual_risk": {"expected_failures": {"order_invariance": ROWS}},
     "ssim_diversity": {"expected_failures": {"order_invariance": ROWS, "noise_is_worse": GRAIN}},
