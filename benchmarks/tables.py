@@ -113,9 +113,42 @@ def physics() -> str:
     return "\n".join(lines)
 
 
+def generators() -> str:
+    """One line per data set and generator, as `benchmarks/generators.py` found them."""
+    rows = results("generators")["rows"]
+    spaces = sorted({name.partition("[")[2][:-1] for row in rows for name in row["results"] if ".fd[" in name})
+    heads = [f"FD, {space}" for space in reversed(spaces)]
+    lines = [
+        f"| data | generator | training, CPU s | images/s | {' | '.join(heads)} | precision | recall | copying, p |",
+        f"|{'---|' * (7 + len(heads))}",
+    ]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        those = [row for row in rows if row["data"] == data]
+        null = [_figure(those[0], f".fd[{space}]", "null") for space in reversed(spaces)]
+        lines.append(f"| {data} | real against real | | | {' | '.join(null)} | | | |")
+        for row in those:
+            took = f"{row['train_cpu_s']:.0f}" if "train_cpu_s" in row else f"{row['train_wall_s']:.0f} wall"
+            cells = [data, row["cell"], took, f"{row['samples_per_s']:.0f}"]
+            for space in reversed(spaces):
+                lo, hi = next(r for name, r in row["results"].items() if name.endswith(f".fd[{space}]"))["interval"]
+                cells.append(f"{_figure(row, f'.fd[{space}]')} ({lo:.3g} … {hi:.3g})")
+            space = spaces[-1]
+            cells += [_figure(row, f"{name}[{space}]") for name in (".precision", ".recall")]
+            cells.append(_figure(row, ".cpm", "p"))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _figure(row: Any, ending: str, field: str = "value") -> str:
+    """A number of a row's result, or why there is none."""
+    found = next((result for name, result in row["results"].items() if name.endswith(ending)), {})
+    return f"{found[field]:.3g}" if field in found else str(found.get("status", "not measured"))
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "metrics": (DOCS / "README.md", metrics),
     "parity": (DOCS / "parity.md", parity),
+    "generators": (DOCS.parent / "generators.md", generators),
     "coverage_images": (DOCS / "coverage.md", coverage_images),
     "physics": (ROOT / "docs" / "physics.md", physics),
     "precision": (ROOT / "docs" / "features.md", precision),
