@@ -29,8 +29,7 @@ __all__ = ["DemoSets", "prepare_demo", "run_demo"]
 RECIPE = "derm-patches"
 PATIENTS = 600  # in train and in holdout each: even, and enough for the copy test to see two copies in a hundred
 SAMPLES = 700
-# A patch of skin has no upright orientation; two threads halve the wait, and their number is part of the recipe.
-TRAINING: Mapping[str, str] = {"augment": "dihedral", "threads": "2"}
+TRAINING: Mapping[str, str] = {"augment": "dihedral"}  # a patch of skin has no upright orientation
 MARK = ".medtrust-demo"
 
 
