@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -93,8 +94,16 @@ def smooth(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return 100 * (0.8 * wide + 0.2 * torch.rand(shape, generator=generator))
 
 
-@pytest.mark.parametrize("merged", [False, True])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32])
+@pytest.mark.parametrize(
+    ("dtype", "merged"),
+    [
+        (torch.uint16, False),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in itertools.product((torch.uint8, torch.int16, torch.float32), (False, True))
+        ),
+    ],
+)
 def test_types_and_aggregation(emulated, dtype, merged):
     """Every type of pixel, both ways to treat directions, several channels under one mask."""
     images = smooth((2, 2, 23, 31), 1).round().to(torch.int32).to(dtype)
@@ -108,7 +117,7 @@ def test_sizes(emulated, shape):
     assert_close(*described(emulated, smooth(shape, 3)))
 
 
-@pytest.mark.parametrize("levels", [1, 2, 256])
+@pytest.mark.parametrize("levels", [1, 2, pytest.param(256, marks=pytest.mark.slow)])
 def test_levels(emulated, levels):
     """One level, two, and the most: zones beyond the counted sizes, several of one size, are put in order."""
     images = smooth((1, 1, 40, 50), 4)
