@@ -64,7 +64,11 @@ def test_a_scan_is_like_its_further_scans():
     assert outside <= 8  # 3 expected; more than 8 has a chance below 1 %
 
 
-@pytest.mark.parametrize("alter", [smooth, lesion, lambda x: x + 5, lambda x: np.round(x / 40) * 40], ids=str)
+@pytest.mark.parametrize(
+    "alter",
+    [smooth, lesion, lambda x: x + 5, lambda x: np.round(x / 40) * 40],
+    ids=["smoothed", "lesion", "offset", "rounded"],
+)
 def test_what_was_done_after_the_scan_is_found(alter):
     found = ask(Scans(alter))
     assert found.facts["outside_null"]
