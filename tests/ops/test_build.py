@@ -129,7 +129,6 @@ def facts_of(library: Path) -> list[str]:
     return told.stdout.split()
 
 
-@pytest.mark.slow
 def test_cuda_sources_compile_without_a_device(tmp_path):
     """Where nvcc is found, the CUDA kernels build for a named architecture and the extension says so."""
     if shutil.which("nvcc") is None:
