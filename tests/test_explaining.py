@@ -196,6 +196,9 @@ class _Host:
     def fire(self, *_a, **_k):
         pass
 
+    def note(self, *_a, **_k):
+        pass
+
 
 def test_an_audit_explains_what_metrics_offer_and_survives_an_explainer_that_exits():
     """One row per explainer; the failure names the plugin; names in --metrics choose explainers too."""
