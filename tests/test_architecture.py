@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -43,3 +45,25 @@ def test_files_stay_short():
     """A file that one cannot hold in one's head is split."""
     long = {p.relative_to(ROOT).as_posix(): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 450}
     assert long == {}
+
+
+def test_the_wheel_holds_every_package_and_its_data():
+    """What an editable install finds anyway is named in pyproject.toml, or a wheel would lack it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    homes = {"medtrust": ROOT / "medtrust", **{p.name: p for p in (ROOT / "plugins").glob("medtrust_*")}}
+    packages = {
+        ".".join((top, *init.parent.relative_to(home).parts)): init.parent
+        for top, home in homes.items()
+        for init in home.rglob("__init__.py")
+        if "templates" not in init.parts
+    }
+    assert set(project["packages"]) == set(packages)
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in files:
+        path = ROOT / name
+        owner = max((p for p in packages.values() if path.is_relative_to(p)), key=lambda p: len(p.parts), default=None)
+        if owner is None or (path.suffix == ".py" and "templates" not in path.parts):
+            continue
+        package = next(n for n, p in packages.items() if p == owner)
+        shipped = project["package-data"].get(package, [])
+        assert any(path.relative_to(owner).match(pattern) for pattern in shipped), f"{name} would not be in the wheel"
