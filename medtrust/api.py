@@ -26,13 +26,13 @@ from medtrust.guarding import account
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.seeding import DERIVATION, derive_seed
-from medtrust.types import FeatureMatrix, Generator, Intensity, SetData, SetName
+from medtrust.types import Generator, Intensity, SetName
 from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
     from medtrust.cache import FeatureStore
     from medtrust.config import Config
-    from medtrust.extraction import Embedder, Survey
+    from medtrust.extraction import Survey
     from medtrust.host import Host
     from medtrust.images import ImageSet, Slices
     from medtrust.report import TrustReport
@@ -64,6 +64,7 @@ def audit(
     patients: str | None = None,
     intensity: Intensity | None = None,
     slices: Slices | None = None,
+    volumes: str | None = None,
     n_synthetic: int | None = None,
     weights: Mapping[str, Path] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -101,6 +102,8 @@ def audit(
         patients: Regular expression that finds the patient in a file's path.
         intensity: Declared range, where the files leave it open.
         slices: Which slices of volumes to look at, the same in every set; see `medtrust.images.parse_slices`.
+        volumes: Compare volumes instead of slices: "mean" or "mean-sd" says how the features of a volume are made of
+            those of its slices.
         n_synthetic: How many images to draw from a generator; as many as train has when not given.
         weights: Weight files by name.
         options: Options by plugin name, handed to its metrics.
@@ -126,6 +129,7 @@ def audit(
     from medtrust.cache import FeatureStore
     from medtrust.host import build_host
     from medtrust.images import common_intensity
+    from medtrust.inputs import by_image, by_volume, check_volume_features, describe_volumes
     from medtrust.inspection import Observation, hold_against
     from medtrust.report import build_report
     from medtrust.sources import open_source
@@ -139,6 +143,7 @@ def audit(
         host.fire("medtrust_configure", config=config)
         options = options or {plugin["name"]: config.plugin_options(plugin["name"]) for plugin in host.plugins()}
     shown = check_policy(evidence)
+    how = check_volume_features(volumes)
     rules = gate.load_policy(policy)
     before = gate.baseline_for(rules, baseline)
     features = [features] if isinstance(features, str) else list(features)
@@ -197,7 +202,8 @@ def audit(
     store = FeatureStore(cache_dir / "features")
     surveys = _survey(sets, extractors, declared, store, batch_size, workers, progress)
     clock.mark("features")
-    data, matrices, embed = _data_of(sets, surveys, extractors, declared)
+    given = by_image(sets, surveys, extractors, declared)
+    whole = by_volume(sets, surveys, extractors, how) if how else None
     chosen = {name: extractors[name] for name in plan.judged_spaces}
     checks = check_spaces(
         sets["train"], surveys["train"].features, chosen, declared, store,
@@ -206,7 +212,16 @@ def audit(
     clock.mark("validity")
     validity = {name: check.selftest for name, check in checks.items()}
     outcome = run_plan(
-        plan, host, data, matrices, declared, progress, embed=embed, generator=generator, validity=validity
+        plan,
+        host,
+        given.sets,
+        given.features,
+        declared,
+        progress,
+        embed=given.embed,
+        generator=generator,
+        validity=validity,
+        volumes=whole,
     )
     clock.mark("metrics")
     maps, broken, spent = run_explainers(
@@ -221,7 +236,7 @@ def audit(
     report = build_report(
         run=_run_facts(host, plan, extractors, checks, seed, shown, device),
         subject=subject,
-        data={name: images.describe() for name, images in sets.items()},
+        data=describe_volumes({name: images.describe() for name, images in sets.items()}, whole),
         results=results,
         failures=[*host.failures, *outcome.failures, *broken],
     )
@@ -319,11 +334,13 @@ def _refuse_shared_patients(sets: Mapping[SetName, ImageSet]) -> None:
 
 def _check_subgroups(sets: Mapping[SetName, ImageSet], columns: Sequence[str]) -> None:
     """Find a column that is misspelt, missing from a set, or no grouping at all before anything is computed."""
+    from medtrust.inputs import shareable
+
     for column in columns:
         values: dict[str, set[str]] = {}
         known: set[str] = set()
         for name, images in sets.items():
-            rows = [_shareable(header.attributes) for header in images.headers]
+            rows = [shareable(header.attributes) for header in images.headers]
             known |= {key for row in rows for key in row}
             values[name] = {row[column] for row in rows if row.get(column)}
         empty = [name for name, found in values.items() if not found]
@@ -364,40 +381,6 @@ def _survey(
         )
         for name, images in sets.items()
     }
-
-
-def _data_of(
-    sets: Mapping[SetName, ImageSet],
-    surveys: Mapping[SetName, Survey],
-    extractors: Mapping[str, Any],
-    intensity: Intensity,
-) -> tuple[dict[SetName, SetData], dict[str, dict[SetName, FeatureMatrix]], dict[str, Embedder]]:
-    from medtrust.extraction import Embedder, Scaling, standardise
-
-    data = {
-        name: SetData(
-            name,
-            images,
-            images.patients,
-            surveys[name].digests,
-            names=images.names,
-            attributes=tuple(_shareable(header.attributes) for header in images.headers),
-        )
-        for name, images in sets.items()
-    }
-    matrices: dict[str, dict[SetName, FeatureMatrix]] = {}
-    embed: dict[str, Embedder] = {}
-    for space, extractor in extractors.items():
-        raw = {name: survey.features[space] for name, survey in surveys.items()}
-        scaled = getattr(extractor, "standardise", False)
-        matrices[space] = standardise(raw) if scaled else raw
-        embed[space] = Embedder(extractor, intensity, Scaling.of(raw) if scaled else None)
-    return data, matrices, embed
-
-
-def _shareable(attributes: Mapping[str, str]) -> Mapping[str, str]:
-    """What a metric may learn of an image: everything but what names the patient."""
-    return {key: value for key, value in attributes.items() if not key.startswith("phi.")}
 
 
 def _run_facts(

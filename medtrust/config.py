@@ -155,6 +155,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "patients": Key(_pattern, None, "regular expression that finds the patient in a file name"),
         "intensity": Key(_text, None, "declared intensity range of images that carry none"),
         "slices": Key(_text, None, "slices of volumes to look at, AXIS:STEP such as z:4"),
+        "volumes": Key(_one_of("mean", "mean-sd"), None, "compare volumes by features made of their slices'"),
         "out": Key(_path, Path("medtrust-report"), "folder that the report goes to"),
         "format": Key(_names, ("json", "html"), "report formats"),
         "evidence": Key(_one_of("none", "blur", "full"), "none", "how much of a real image evidence may show"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from medtrust.host import Contribution, Host
+    from medtrust.inputs import Inputs
     from medtrust.progress import Progress
 
 __all__ = ["GROUPS", "Job", "Plan", "RunOutcome", "make_plan", "plugin_failure", "run_plan"]
@@ -231,6 +232,7 @@ def run_plan(
     embed: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
     generator: Any = None,
     validity: Mapping[str, SelfTest] = MappingProxyType({}),
+    volumes: Inputs | None = None,
 ) -> RunOutcome:
     """Run every job on its own copy of the features; whatever one does, the others get the same input.
 
@@ -245,6 +247,7 @@ def run_plan(
         generator: What made the synthetic set, where that is known.
         validity: Per feature space, whether it notices what a person would in these images; it becomes the self-test
             of fidelity and diversity results in that space which have none of their own.
+        volumes: The same sets by volume, for metrics that take volumes; None where the audit is by image.
     """
     results: list[Result] = list(plan.skipped)
     failures: list[PluginFailure] = []
@@ -254,7 +257,13 @@ def run_plan(
         for job in plan.jobs:
             began = time.perf_counter()
             host.fire("medtrust_before_metric", plan=plan, metric=job.spec)
-            rows, failure = _run_job(job, plan, host, sets, features, intensity, embed or {}, generator, usage)
+            if volumes is not None and job.spec.volumes:
+                rows, failure = _run_job(
+                    job, plan, host, volumes.sets, volumes.features, intensity, volumes.embed, generator, usage
+                )
+                rows = [volumes.in_images(row) for row in rows]
+            else:
+                rows, failure = _run_job(job, plan, host, sets, features, intensity, embed or {}, generator, usage)
             seconds[job.ids[0]] = time.perf_counter() - began
             used = usage.get(job.ids[0], Usage())
             outcome = f"{rows[0].status}, memory rose by {used.peak_mib:g} MiB and kept {used.kept_mib:g} MiB"

@@ -26,6 +26,7 @@ SAMPLES = {
     "intensity": ("0:1", "0:2", "0:3"),
     "subgroups": (["a"], "b", ["c"]),
     "slices": ("z", "y:2", "x:3"),
+    "volumes": ("mean", "mean-sd", "mean"),
     "out": ("a", "b", "c"),
     "format": (["a"], "b", ["c"]),
     "evidence": ("none", "blur", "full"),

@@ -35,6 +35,9 @@ def _audit_options(command: F) -> F:
         click.option("--patients", metavar="REGEX", help="Finds the patient in a file's path."),
         click.option("--intensity", metavar="LO:HI[:UNIT]", help="Declared range, where the files leave it open."),
         click.option("--slices", metavar="AXIS:STEP", help="Slices of volumes: every STEP-th along z, y or x."),
+        click.option(
+            "--volumes", type=click.Choice(["mean", "mean-sd"]), help="Compare volumes, by features of their slices."
+        ),
         click.option("--out", type=PATH, help="Folder for the report.  [default: medtrust-report]"),
         click.option("--format", "format_", help="Report formats, comma-separated.  [default: json,html]"),
         click.option(

@@ -158,6 +158,11 @@ class ImageSet(Sequence[ImageRecord]):
         """The declared range that every image of the set shares."""
         return self._store.intensity
 
+    @property
+    def limits(self) -> Limits:
+        """Caps that readers enforce."""
+        return self._store.limits
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Name of each image: its path below the root, with `#index` where a file holds several."""

@@ -79,6 +79,8 @@ class MetricSpec(Spec):
         deterministic: The same input and seed give the same bits.
         symmetric: train and synthetic may change places without changing the estimate.
         identity: The estimate for a set with itself; None where that is not one number.
+        volumes: Takes volumes: where the audit is by volume (`--volumes`), it is given a row of features per volume
+            and pixels [C, D, H, W]. Others are given the slices.
         citation: DOI or arXiv id of the method.
         title: Heading in the report.
         optional: Ran only when it is named in `--metrics`.
@@ -101,6 +103,7 @@ class MetricSpec(Spec):
     optional: bool = False
     symmetric: bool = False
     identity: float | None = None
+    volumes: bool = False
 
     @property
     def result_ids(self) -> tuple[str, ...]:

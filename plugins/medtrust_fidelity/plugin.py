@@ -26,6 +26,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="arXiv:1706.08500",
+        volumes=True,
     )
     yield MetricSpec(
         name="kid",
@@ -40,6 +41,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="arXiv:1801.01401",
+        volumes=True,
     )
     yield MetricSpec(
         name="prdc",
@@ -55,6 +57,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=20,
         min_patients=20,
         citation="arXiv:2002.09797",
+        volumes=True,
     )
     yield MetricSpec(
         name="ssim_diversity",
@@ -71,6 +74,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=3,
         min_patients=3,
         citation="arXiv:1610.09585",
+        volumes=True,
     )
     yield MetricSpec(
         name="intensity",
@@ -85,6 +89,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="doi:10.1023/A:1026543900054",
+        volumes=True,
     )
     yield MetricSpec(
         name="spectrum",
@@ -100,6 +105,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=6,
         min_patients=3,
         citation="doi:10.1364/JOSAA.4.002379",
+        volumes=True,
     )
     yield MetricSpec(
         name="subgroups",
@@ -113,6 +119,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="doi:10.1111/j.2517-6161.1995.tb02031.x",
+        volumes=True,
     )
     yield from _on_request()
 
@@ -134,6 +141,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=16,
         citation="arXiv:1911.07023",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="fd_ratio",
@@ -150,6 +158,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=8,
         citation="arXiv:1706.08500",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="mmd",
@@ -165,6 +174,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=4,
         citation="arXiv:2401.09603",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="clipped",
@@ -181,6 +191,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=20,
         citation="arXiv:2507.01761",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="vendi",
@@ -197,6 +208,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=4,
         citation="arXiv:2210.02410",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="inception_score",
@@ -230,6 +242,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=4,
         citation="arXiv:2412.01496",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="noise_spectrum",
@@ -246,6 +259,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=3,
         citation="doi:10.1118/1.2188816",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="paired",
@@ -259,6 +273,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_patients=3,
         citation="doi:10.1109/TIP.2003.819861",
         optional=True,
+        volumes=True,
     )
     yield MetricSpec(
         name="label_consistency",

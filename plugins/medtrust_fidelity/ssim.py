@@ -29,7 +29,9 @@ __all__ = ["SsimDiversity"]
 
 _POWER = 0.8
 _PAIRS = 2000
+_VOLUME_PAIRS = 200  # each decodes two volumes
 _BATCH = 32
+_PIXELS = 2**25  # most in one stack of images
 _MULTI_SCALE = 161  # pixels per side that five scales of an 11-pixel window need
 _WINDOW = 11
 _SHOWN = 3
@@ -53,16 +55,18 @@ class SsimDiversity:
     def compute(self, data: MetricInput) -> Result:
         """Compare pairs of different patients within each set.
 
-        The option `pairs` sets about how many are drawn per set (2000).
+        The option `pairs` sets about how many are drawn per set (2000; 200 of volumes, whose likeness is that in three
+        dimensions).
         """
-        pairs = whole(data, "ssim_diversity", "pairs", _PAIRS)
-        multi = _side(data.train) >= _MULTI_SCALE
+        side, solid = _side(data.train)
+        pairs = whole(data, "ssim_diversity", "pairs", _VOLUME_PAIRS if solid else _PAIRS)
+        multi = side >= _MULTI_SCALE
         train = _likeness(data.train, None, data, pairs, multi, "train")
         synthetic = _likeness(data.synthetic, None, data, pairs, multi, "synthetic")
         base, other, reference, notes = self._null(data, train, pairs, multi)
         interval = _difference(synthetic, train, data.level)
         null = _difference(other, base, data.level)
-        name = "MS-SSIM, five scales" if multi else "SSIM, one scale"
+        name = ("MS-SSIM, five scales" if multi else "SSIM, one scale") + (", of volumes" if solid else "")
         if not multi:
             notes += (f"one scale only: five need {_MULTI_SCALE} pixels per side",)
         smallest = stats.min_detectable(math.hypot(base.se, other.se), data.level, _dof(base, other), _POWER)
@@ -109,19 +113,22 @@ def _likeness(
     first, second = stats.patient_pairs(patients, len(rows), pairs, derive_seed(given.seed, "pairs", part))
     measure = ops.ms_ssim if multi else ops.ssim
     width = given.intensity.hi - given.intensity.lo
-    left = stacked(data, rows[first].tolist(), _BATCH)
-    right = stacked(data, rows[second].tolist(), _BATCH)
+    batch = max(1, min(_BATCH, _PIXELS // data.images[0].pixels.size))
+    left = stacked(data, rows[first].tolist(), batch)
+    right = stacked(data, rows[second].tolist(), batch)
     values = torch.cat([measure(x, y, data_range=width) for x, y in zip(left, right, strict=True)])
     number, _ = stats.groups(patients, len(patients))
     mean, se, units = stats.pair_mean(values, number[first], number[second])
     return _Likeness(mean, se, units, values, rows[first], rows[second])
 
 
-def _side(data: SetData) -> int:
-    side = min(data.images[0].pixels.shape[-2:])
+def _side(data: SetData) -> tuple[int, bool]:
+    """Shortest side of the images, and whether they are volumes."""
+    sides = data.images[0].pixels.shape[1:]
+    side = min(sides)
     if side < _WINDOW:
         raise Insufficient(f"images of {side} pixels a side are smaller than the {_WINDOW}-pixel window of SSIM")
-    return int(side)
+    return int(side), len(sides) == 3
 
 
 def _dof(one: _Likeness, other: _Likeness) -> int:
