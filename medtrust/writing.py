@@ -26,12 +26,13 @@ def ensure_folder(folder: Path) -> Path:
     return folder
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write beside the target, flush to disk, then rename over it.
 
     Args:
         path: Target file; its folder is made when missing.
         content: Everything the file shall hold.
+        mode: Permissions of the file.
 
     Raises:
         ConfigError: The folder cannot be written.
@@ -47,7 +48,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
