@@ -119,10 +119,19 @@ def hold_against(
     _repeat(generator, seen, seed, condition, found)
     found.facts["declarations checked"] = found.checked
     found.facts["trust tier"] = generator.caps.trust
+    for i, line in enumerate(generator.caps.ancestors, 1):
+        found.facts[f"ancestor {i}"] = line
     return Result(
         estimate=Estimate(float(len(found.broken)), "declarations", "lower"),
         facts=found.facts,
-        notes=tuple(f"Contradicted. {line}." for line in found.broken),
+        notes=(
+            *(f"Contradicted. {line}." for line in found.broken),
+            *(
+                f"Its weights began as those of a {line}. Whether it copies those patients is another question: "
+                "audit it with their images as --train."
+                for line in generator.caps.ancestors
+            ),
+        ),
         id=DECLARED,
         pillar="fidelity",
         title="declared against observed",

@@ -94,6 +94,8 @@ class Caps:
         differentiable: `decode` or `denoise` carry gradients.
         likelihood: "exact", "bound" (a lower bound) or "none".
         trust: What was run to open it: data (weights only), graph (a computation graph) or code.
+        ancestors: On whose images its weights were fitted before its own training set, one line for each set: a
+            generator can hand out copies of those patients too.
     """
 
     family: str = "other"
@@ -104,6 +106,7 @@ class Caps:
     differentiable: bool = False
     likelihood: Literal["exact", "bound", "none"] = "none"
     trust: Literal["data", "graph", "code"] = "data"
+    ancestors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from medtrust_generators.options import Options
 from medtrust_generators.pairing import pair_up
 from medtrust_generators.preparing import stack_images, symmetries
 from medtrust_generators.training import PROGRESS, Plan, fit, threads
+from medtrust_generators.transferring import ancestors_of, read_ancestor, take_over
 
 if TYPE_CHECKING:
     from medtrust.progress import Progress
@@ -40,6 +41,7 @@ _COMMON: Mapping[str, str | int | float] = {
     "device": "cpu",
     "licence": "not stated",
     "save": 200,
+    "start": "",
 }
 _LABELS = 2**40  # step of the noise that draws labels, far from any sampler's
 
@@ -69,7 +71,7 @@ class NeuralGenerator:
             card.get("modality"),
         )
         self.conditions = model.condition.spec
-        self.caps = Caps(family=family, steps=model.nfe, **self.abilities(model))
+        self.caps = Caps(family=family, steps=model.nfe, ancestors=ancestors_of(card), **self.abilities(model))
         self.card = card
         self._model = model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
@@ -258,7 +260,8 @@ class NeuralFactory(ABC):
             seed: Seed of everything random.
             progress: Told each training step.
             options: Recipe, what to condition on, `augment` (none, flips, dihedral), `threads`, `device`, `licence`
-                (goes into the card) and `save` (steps between two notes).
+                (goes into the card), `save` (steps between two notes) and `start` (a checkpoint of the same kind,
+                whose weights are the first ones).
 
         Returns:
             The checkpoint folder.
@@ -271,6 +274,8 @@ class NeuralFactory(ABC):
         pixels, dtype, digest = stack_images(images)
         condition, values = pair_up(recipe, images)
         first = images[0].header
+        start = Path(str(recipe.values["start"])) if recipe.values["start"] else None
+        ancestor, weights = read_ancestor(start, self.kind, self.version) if start else (None, {})
         facts = {
             "kind": self.kind,
             "version": self.version,
@@ -280,11 +285,13 @@ class NeuralFactory(ABC):
             "modality": first.modality,
             "spacing_mm": list(first.spacing_mm) if first.spacing_mm else None,
             "condition": condition,
-            "recipe": dict(recipe.values),
+            "recipe": {name: value for name, value in recipe.values.items() if name != "start"},
             "seed": seed,
             "data": {"images": len(pixels), "patients": len({r.patient for r in images}), "digest": digest},
             "licence": str(recipe.values["licence"]),
         }
+        if ancestor:
+            facts["start"] = ancestor
         fitted, physics = self.prepare(pixels, images, recipe)
         if physics:
             facts["physics"] = {**physics, "shape": list(fitted.shape[1:])}
@@ -294,7 +301,11 @@ class NeuralFactory(ABC):
             )
             return out
         with threads(recipe.whole("threads", lo=1, hi=1024)):
-            model = self._fit(fitted, values, condition, recipe, facts, seed, out, progress)
+            model = self._begin(fitted, condition, recipe, seed)
+            if start:
+                share = take_over(model, weights, start)
+                progress.say(f"{self.kind} begins with {share:.0%} of the weights of {start}")
+            self._fit(model, fitted, values, condition, recipe, facts, seed, out, progress)
         write_checkpoint(out, facts, model.state_dict())
         (out / PROGRESS).unlink(missing_ok=True)
         shown = values[:: max(1, len(values) // GRID)][:GRID]
@@ -304,8 +315,14 @@ class NeuralFactory(ABC):
     def _defaults(self) -> dict[str, str | int | float]:
         return {**self.recipe, **self.asks, **_COMMON}
 
+    def _begin(self, pixels: Tensor, condition: dict[str, Any], recipe: Options, seed: int) -> Model:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "initial weights"))
+            return self.build(tuple(pixels.shape[1:]), recipe, Options(self.kind, self.sampling, {}), condition)
+
     def _fit(
         self,
+        model: Model,
         pixels: Tensor,
         values: Sequence[Any],
         condition: dict[str, Any],
@@ -314,7 +331,7 @@ class NeuralFactory(ABC):
         seed: int,
         out: Path,
         progress: Progress,
-    ) -> Model:
+    ) -> None:
         augment = recipe.choice("augment", ("none", "flips", "dihedral"))
         if augment != "none" and condition.get("kind") == "text":
             raise ConfigError(f"augment={augment} of generator {self.kind} would turn left into right; leave it out")
@@ -327,15 +344,11 @@ class NeuralFactory(ABC):
             facts=facts,
         )
         device = recipe.choice("device", ("cpu", "cuda"))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "initial weights"))
-            model = self.build(tuple(pixels.shape[1:]), recipe, Options(self.kind, self.sampling, {}), condition)
         model.whitening.fit(pixels)
         codes = model.condition.encode(values) if condition else model.condition.absent(len(pixels))
         white = torch.cat([model.whitening(part) for part in pixels.split(256)]).to(device)
         model = model.to(device=device, memory_format=torch.channels_last)
         fit(model, white, codes.to(device), plan, seed, out, self.kind, progress)
-        return model
 
 
 def _is_there(out: Path, kind: str, facts: Mapping[str, Any]) -> bool:
