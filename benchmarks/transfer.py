@@ -1,0 +1,176 @@
+"""What does it bring to begin with another discipline's weights? `python benchmarks/transfer.py --work DIR`
+
+A VAE is fitted on few patches of a target discipline: from nothing, and from a VAE that was fitted on many patches of a
+source discipline, with the same number of steps. As many samples are drawn as there are holdout tiles, and both audited
+against them. For each seed the split is drawn anew, so that the spread over seeds is that of data and training.
+Also asked: does the transferred generator copy patients of its *source*? The result file grows row by row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from discipline_sets import DISCIPLINES, discipline
+
+import medtrust
+from medtrust.host import build_host
+from medtrust.images import ImageSet, open_set, write_set
+from medtrust.progress import QuietProgress
+from medtrust.recipes import cache_folder
+from medtrust.sampling import sample_to
+from medtrust.sources import GeneratorSource, open_generator, readers_of
+from peers import ROOT, machine
+
+RESULT = ROOT / "benchmarks" / "results" / "transfer.json"
+PAGE = ROOT / "docs" / "disciplines.md"
+ROADS = (
+    ("ophthalmology", "dermatology"),
+    ("pathology", "dermatology"),
+    ("radiology, MR", "radiology, X-ray"),
+    ("radiology, MR", "radiology, CT"),
+)
+FEW = 60  # tiles of the target
+MANY = 600  # patches of the source
+STEPS = {"source": 400, "target": 80}
+SAMPLES = 600
+HOLDOUT = 150
+SPACE = "radiomics"
+
+
+def _written(folder: Path, images: ImageSet, rows: Any) -> ImageSet:
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        write_set(partial, ((f"{folder.name}-{i:04d}", images[int(i)].pixels) for i in rows), images.intensity)
+        partial.rename(folder)
+    return open_set(folder, "train", readers_of(build_host()), patients=".+")
+
+
+def _split(images: ImageSet, sizes: dict[str, int], seed: int, work: Path) -> dict[str, ImageSet]:
+    one_each = list({patient: row for row, patient in enumerate(images.patients)}.values())
+    drawn, sets, begun = np.random.default_rng((seed, 7)).permutation(one_each), {}, 0
+    for name, size in sizes.items():
+        sets[name] = _written(work / name, images, drawn[begun : begun + size])
+        begun += size
+    return sets
+
+
+def _fit(train: ImageSet, out: Path, steps: int, seed: int, start: Path | None) -> Path:
+    host = build_host()
+    options = {"steps": str(steps), "augment": "flips"} | ({"start": str(start)} if start else {})
+    factory = host.load(host.find("generator", "vae"))()
+    return Path(factory.train(train, train.intensity, out, seed=seed, progress=QuietProgress(), options=options))
+
+
+def _drawn(checkpoint: Path, out: Path, seed: int) -> Path:
+    if not out.is_dir():
+        generator = open_generator(GeneratorSource("vae", checkpoint, {}), build_host(), "cpu")
+        sample_to(generator, SAMPLES, out, seed=seed, progress=QuietProgress())
+    return out
+
+
+def _audit(train: ImageSet, holdout: ImageSet, synthetic: Path, seed: int, metrics: list[str]) -> dict[str, Any]:
+    report = medtrust.audit(
+        train=train.root, holdout=holdout.root, synthetic=synthetic, features=[SPACE], metrics=metrics,
+        patients=".+", seed=seed, cache=cache_folder(), progress=QuietProgress(),
+    )  # fmt: skip
+    found: dict[str, Any] = {}
+    for result in report.results:
+        found[result.id] = result.test.p if result.test else result.estimate.value if result.estimate else result.reason
+    return found
+
+
+def row(target: str, source: str, seed: int, work: Path) -> dict[str, Any]:
+    """Fit with and without the source's weights, and audit both.
+
+    Args:
+        target: Discipline with few tiles.
+        source: Discipline with many.
+        seed: Of the splits, the trainings and the samples.
+        work: Folder.
+    """
+    place = work / f"{target}-{source}-{seed}".replace(", ", "-")
+    (place / "a").mkdir(parents=True, exist_ok=True)
+    (place / "b").mkdir(exist_ok=True)
+    few = _split(discipline(target, work), {"train": FEW, "holdout": HOLDOUT}, seed, place / "a")
+    many = _split(discipline(source, work), {"train": MANY, "holdout": 300}, seed, place / "b")
+    began = time.process_time()
+    first = _fit(many["train"], place / "source", STEPS["source"], seed, None)
+    out: dict[str, Any] = {"target": target, "source": source, "seed": seed}
+    for name, start in (("from nothing", None), ("transferred", first)):
+        path = _fit(few["train"], place / name.replace(" ", "-"), STEPS["target"], seed, start)
+        samples = _drawn(path, place / f"{name.replace(' ', '-')}-samples", seed)
+        out[name] = _audit(few["train"], few["holdout"], samples, seed, ["fd", "prdc"])
+        out[name] |= _audit(few["train"], few["holdout"], samples, seed, ["cpm"])
+    if many["train"][0].pixels.shape == few["train"][0].pixels.shape and source == "dermatology":
+        synthetic = place / "transferred-samples"
+        out["copies of the source"] = _audit(many["train"], many["holdout"], synthetic, seed, ["cpm"])
+    out["cpu_s"] = round(time.process_time() - began, 1)
+    return out
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of the table on the page.
+
+    Args:
+        rows: Of the result file.
+    """
+    lines = [
+        "| target | source | seeds | FD from nothing | transferred | better in | recall from nothing | transferred |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    fd, recall = f"fidelity.fd[{SPACE}]", f"fidelity.recall[{SPACE}]"
+    for target, source in ROADS:
+        mine = [r for r in rows if (r["target"], r["source"]) == (target, source)]
+        if not mine:
+            continue
+        figure = {
+            (name, key): statistics.median(r[name][key] for r in mine)
+            for name in ("from nothing", "transferred")
+            for key in (fd, recall)
+        }
+        better = sum(r["transferred"][fd] < r["from nothing"][fd] for r in mine)
+        lines.append(
+            f"| {target} | {source} | {len(mine)} | {figure['from nothing', fd]:.3g} | "
+            f"{figure['transferred', fd]:.3g} | {better} of {len(mine)} | {figure['from nothing', recall]:.2f} | {figure['transferred', recall]:.2f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Run what the result file lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("transfer"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--page", action="store_true", help="Only write the page.")
+    options = parser.parse_args()
+    found = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
+    if options.page:
+        before, rest = PAGE.read_text().split("<!-- transfer -->\n")
+        after = rest.split("<!-- /transfer -->")[1]
+        lines = "\n".join(table(found["rows"]))
+        PAGE.write_text(f"{before}<!-- transfer -->\n{lines}\n<!-- /transfer -->{after}")
+        return
+    torch.set_num_threads(1)
+    assert {name for road in ROADS for name in road} <= set(DISCIPLINES)
+    for seed in range(options.seeds):
+        for target, source in ROADS:
+            if any((r["target"], r["source"], r["seed"]) == (target, source, seed) for r in found["rows"]):
+                continue
+            found["rows"].append(row(target, source, seed, options.work))
+            found["machine"] = machine(1)
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            print(json.dumps(found["rows"][-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
