@@ -1,9 +1,9 @@
 """What does it bring to begin with another discipline's weights? `python benchmarks/transfer.py --work DIR`
 
 A VAE is fitted on few patches of a target discipline: from nothing, and from a VAE that was fitted on many patches of a
-source discipline, with the same number of steps. As many samples are drawn as there are holdout tiles, and both audited
-against them. For each seed the split is drawn anew, so that the spread over seeds is that of data and training.
-Also asked: does the transferred generator copy patients of its *source*? The result file grows row by row.
+source discipline, with the same number of steps. Samples of both are compared with tiles that neither has seen. For
+each seed the split is drawn anew, so that the spread over seeds is that of data and training. Also asked: does the
+transferred generator copy patients of its *source*? The result file grows row by row.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ ROADS = (
 )
 FEW = 60  # tiles of the target
 MANY = 600  # patches of the source
-STEPS = {"source": 400, "target": 80}
+STEPS = {"source": 250, "target": 80}
 SAMPLES = 600
 HOLDOUT = 150
 SPACE = "radiomics"
 
 
-def _written(folder: Path, images: ImageSet, rows: Any) -> ImageSet:
+def _written(folder: Path, images: ImageSet, rows: Any) -> Path:
     if not folder.is_dir():
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         write_set(partial, ((f"{folder.name}-{i:04d}", images[int(i)].pixels) for i in rows), images.intensity)
         partial.rename(folder)
-    return open_set(folder, "train", readers_of(build_host()), patients=".+")
+    return folder
 
 
-def _split(images: ImageSet, sizes: dict[str, int], seed: int, work: Path) -> dict[str, ImageSet]:
+def _split(images: ImageSet, sizes: dict[str, int], seed: int, work: Path) -> dict[str, Path]:
     one_each = list({patient: row for row, patient in enumerate(images.patients)}.values())
     drawn, sets, begun = np.random.default_rng((seed, 7)).permutation(one_each), {}, 0
     for name, size in sizes.items():
@@ -63,8 +63,9 @@ def _split(images: ImageSet, sizes: dict[str, int], seed: int, work: Path) -> di
     return sets
 
 
-def _fit(train: ImageSet, out: Path, steps: int, seed: int, start: Path | None) -> Path:
+def _fit(data: Path, out: Path, steps: int, seed: int, start: Path | None) -> Path:
     host = build_host()
+    train = open_set(data, "train", readers_of(host), patients=".+")
     options = {"steps": str(steps), "augment": "flips"} | ({"start": str(start)} if start else {})
     factory = host.load(host.find("generator", "vae"))()
     return Path(factory.train(train, train.intensity, out, seed=seed, progress=QuietProgress(), options=options))
@@ -77,11 +78,18 @@ def _drawn(checkpoint: Path, out: Path, seed: int) -> Path:
     return out
 
 
-def _audit(train: ImageSet, holdout: ImageSet, synthetic: Path, seed: int, metrics: list[str]) -> dict[str, Any]:
+def _audit(train: Path, holdout: Path | None, synthetic: Path, seed: int, metrics: list[str]) -> dict[str, Any]:
     report = medtrust.audit(
-        train=train.root, holdout=holdout.root, synthetic=synthetic, features=[SPACE], metrics=metrics,
-        patients=".+", seed=seed, cache=cache_folder(), progress=QuietProgress(),
-    )  # fmt: skip
+        train=train,
+        holdout=holdout,
+        synthetic=synthetic,
+        features=[SPACE],
+        metrics=metrics,
+        patients=".+",
+        seed=seed,
+        cache=cache_folder(),
+        progress=QuietProgress(),
+    )
     found: dict[str, Any] = {}
     for result in report.results:
         found[result.id] = result.test.p if result.test else result.estimate.value if result.estimate else result.reason
@@ -98,19 +106,20 @@ def row(target: str, source: str, seed: int, work: Path) -> dict[str, Any]:
         work: Folder.
     """
     place = work / f"{target}-{source}-{seed}".replace(", ", "-")
-    (place / "a").mkdir(parents=True, exist_ok=True)
-    (place / "b").mkdir(exist_ok=True)
-    few = _split(discipline(target, work), {"train": FEW, "holdout": HOLDOUT}, seed, place / "a")
-    many = _split(discipline(source, work), {"train": MANY, "holdout": 300}, seed, place / "b")
+    begun = work / f"{source}-{seed}".replace(", ", "-")
+    for folder in (place, begun):
+        folder.mkdir(parents=True, exist_ok=True)
+    few = _split(discipline(target, work), {"train": FEW, "holdout": HOLDOUT}, seed, place)
+    many = _split(discipline(source, work), {"train": MANY, "holdout": MANY // 2}, seed, begun)
     began = time.process_time()
-    first = _fit(many["train"], place / "source", STEPS["source"], seed, None)
+    first = _fit(many["train"], begun / "source", STEPS["source"], seed, None)
     out: dict[str, Any] = {"target": target, "source": source, "seed": seed}
     for name, start in (("from nothing", None), ("transferred", first)):
         path = _fit(few["train"], place / name.replace(" ", "-"), STEPS["target"], seed, start)
         samples = _drawn(path, place / f"{name.replace(' ', '-')}-samples", seed)
-        out[name] = _audit(few["train"], few["holdout"], samples, seed, ["fd", "prdc"])
+        out[name] = _audit(few["holdout"], None, samples, seed, ["fd", "prdc"])  # against images it never saw
         out[name] |= _audit(few["train"], few["holdout"], samples, seed, ["cpm"])
-    if many["train"][0].pixels.shape == few["train"][0].pixels.shape and source == "dermatology":
+    if source == "dermatology":  # of the same shape and unit as the target, so that copies can be looked for
         synthetic = place / "transferred-samples"
         out["copies of the source"] = _audit(many["train"], many["holdout"], synthetic, seed, ["cpm"])
     out["cpu_s"] = round(time.process_time() - began, 1)
@@ -127,7 +136,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         "| target | source | seeds | FD from nothing | transferred | better in | recall from nothing | transferred |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    fd, recall = f"fidelity.fd[{SPACE}]", f"fidelity.recall[{SPACE}]"
+    fd, recall = f"fidelity.fd[{SPACE}]", f"diversity.recall[{SPACE}]"
     for target, source in ROADS:
         mine = [r for r in rows if (r["target"], r["source"]) == (target, source)]
         if not mine:
@@ -138,10 +147,15 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             for key in (fd, recall)
         }
         better = sum(r["transferred"][fd] < r["from nothing"][fd] for r in mine)
-        lines.append(
-            f"| {target} | {source} | {len(mine)} | {figure['from nothing', fd]:.3g} | "
-            f"{figure['transferred', fd]:.3g} | {better} of {len(mine)} | {figure['from nothing', recall]:.2f} | {figure['transferred', recall]:.2f} |"
-        )
+        cells = [
+            target,
+            source,
+            str(len(mine)),
+            *(f"{figure[name, fd]:.3g}" for name in ("from nothing", "transferred")),
+            f"{better} of {len(mine)}",
+            *(f"{figure[name, recall]:.2f}" for name in ("from nothing", "transferred")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Configuration: defaults < plugin defaults < medtrust.toml < MEDTRUST_* < command line, with each value's origin.
+"""Configuration: defaults < profile < medtrust.toml < MEDTRUST_* < command line, with each value's origin.
 
 Paths are relative to the current directory wherever they are written, so that a value means the same in the file,
 in the environment and on the command line.
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from medtrust.errors import ConfigError
+from medtrust.profiles import read_profile
 
 __all__ = ["CONFIG_FILE", "KEYS", "Config", "Key", "did_you_mean", "env_flag", "load_config"]
 
@@ -149,6 +150,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "features": Key(_names, ("radiomics",), "feature spaces"),
         "metrics": Key(_names, ("all",), "metrics; all, optional"),
         "subgroups": Key(_names, (), "manifest columns that hold each image's subgroup"),
+        "profile": Key(_text, None, "discipline whose ready settings lie beneath all others, or a file of such"),
         "policy": Key(_text, "research", "policy file that the gate applies, or the name of a ready one"),
         "baseline": Key(_path, None, "earlier report.json that non-regression gates compare with"),
         "weights": Key(_paths_by_name, MappingProxyType({}), "weight files, NAME=PATH"),
@@ -267,8 +269,11 @@ def load_config(
 
     if file is None and Path(CONFIG_FILE).is_file():
         file = Path(CONFIG_FILE)
+    table = _read(file) if file is not None else {}
+    profile = cli.get("profile") or env.get(_PREFIX + "PROFILE") or table.get("profile")
+    if profile is not None:
+        _apply_profile(_parse("profile", profile, "profile", "settings"), values, plugins)
     if file is not None:
-        table = _read(file)
         for name, options in _plugin_tables(table.pop("plugins", {}), file).items():
             plugins.setdefault(name, {}).update({key: (value, file.name) for key, value in options.items()})
         for key, value in table.items():
@@ -284,6 +289,19 @@ def load_config(
         if value is not None and not (isinstance(value, list | tuple) and not value):
             values[key] = (_parse(key, value, option, "command line"), option)
     return Config(values, plugins)
+
+
+def _apply_profile(
+    profile: str, values: dict[str, tuple[Any, str]], plugins: dict[str, dict[str, tuple[Any, str]]]
+) -> None:
+    """Lay the settings of a profile over the defaults."""
+    where, settings = f"profile {profile}", dict(read_profile(profile))
+    for name, options in _plugin_tables(settings.pop("plugins", {}), Path(where)).items():
+        plugins.setdefault(name, {}).update({key: (value, where) for key, value in options.items()})
+    if "profile" in settings:
+        raise ConfigError(f"{where} names a profile itself; settings of one discipline rest on no other")
+    for key, value in settings.items():
+        values[key] = (_parse(key, value, key, where), where)
 
 
 def _parse(key: str, value: Any, name: str, where: str) -> Any:

@@ -19,6 +19,7 @@ SAMPLES = {
     "synthetic": ("gan:a?x=1", "b", "c"),
     "features": (["a"], "b", ["c"]),
     "metrics": (["a"], "b", ["c"]),
+    "profile": ("ct", "mr", "xray"),
     "policy": ("a.toml", "b.toml", "c.toml"),
     "baseline": ("a.json", "b.json", "c.json"),
     "weights": ({"n": "a"}, "n=b", ["n=c"]),

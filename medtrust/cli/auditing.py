@@ -27,6 +27,10 @@ def _audit_options(command: F) -> F:
         click.option("--features", help="Feature spaces, comma-separated.  [default: radiomics]"),
         click.option("--metrics", help="Metrics, comma-separated; all, optional.  [default: all]"),
         click.option("--subgroups", metavar="COLUMN", help="Manifest columns that hold each image's subgroup."),
+        click.option(
+            "--profile",
+            help="Settings of a discipline: ct, mr, xray, pathology, dermatology, ophthalmology, or a file.",
+        ),
         click.option("--policy", help="Policy file, or research, clinical-strict, ci-smoke.  [default: research]"),
         click.option("--baseline", type=PATH, help="Earlier report.json for non-regression gates."),
         click.option(
@@ -76,7 +80,7 @@ def audit(config: Path | None, quiet: bool, strict: bool, allow_code: bool, **gi
 
     given["format"] = given.pop("format_")
     settings = load_config({key: value for key, value in given.items() if value not in (None, ())}, file=config)
-    values = {key: settings.get(key) for key in KEYS}
+    values = {key: settings.get(key) for key in KEYS if key != "profile"}  # its settings are among the others
     for key in ("train", "synthetic"):
         if not values[key]:
             raise ConfigError(f"--{key} is missing: name the {key} images (see `medtrust audit --help`)")
