@@ -1,6 +1,8 @@
 """Federated evaluation: sites reveal signed sums, never images, and the sums make an ordinary trust report."""
 
-from medtrust.federated.pool import Pool, from_sum, merge, pool_statements
+from medtrust.federated.copies import Bank
+from medtrust.federated.merging import merge
+from medtrust.federated.pool import Pool, from_sum, pool_statements
 from medtrust.federated.rules import Rules
 from medtrust.federated.signing import SigningKey, new_key, read_key, read_public
 from medtrust.federated.site import SiteData, SiteSet, site_statement
@@ -8,6 +10,7 @@ from medtrust.federated.statement import Statement
 from medtrust.federated.study import PublicSpace, Study, make_study
 
 __all__ = [
+    "Bank",
     "Pool",
     "PublicSpace",
     "Rules",

@@ -1,28 +1,35 @@
-"""The coordinator's part: from statements, or from their sum, to an ordinary trust report."""
+"""What all sites revealed, put together: from their statements, or from their sum alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from medtrust import __version__
 from medtrust.errors import DataError, SafetyError
-from medtrust.federated.fidelity import frechet_rows
-from medtrust.federated.layout import REAL_SETS, Layout, check_arrays, expected_arrays, from_sums, read_moments, to_sums
+from medtrust.federated.checking import complaint
+from medtrust.federated.layout import (
+    REAL_SETS,
+    Layout,
+    expected_arrays,
+    from_sums,
+    read_fourier,
+    read_histograms,
+    read_moments,
+    to_sums,
+)
 from medtrust.federated.packing import Arrays
 from medtrust.federated.statement import Statement
 from medtrust.federated.study import Study
-from medtrust.report import TrustReport, build_report
-from medtrust.stats.sufficient import Folds, Moments
-from medtrust.types import Result, SetName
+from medtrust.federated.sums import clipped
+from medtrust.stats.sufficient import Folds, FourierSums, Histogram, Moments, fourier_features
+from medtrust.types import SelfTest, SetName
 
-__all__ = ["SUMMED", "Pool", "from_sum", "merge", "pool_statements"]
+__all__ = ["SUMMED", "Pool", "from_sum", "pool_statements"]
 
 SUMMED = "all sites together"
 _SYNTHETIC_FOLDS = 20
@@ -49,11 +56,55 @@ class Pool:
     def moments(self, space: str, name: SetName) -> Folds[Moments]:
         """Moments of a set by site and fold; the synthetic set is public and dealt to folds here."""
         if name == "synthetic":
-            rows = self.study.spaces[space].project(torch.from_numpy(self.study.spaces[space].synthetic))
-            count = max(2, min(_SYNTHETIC_FOLDS, len(rows) // 2))
-            return Folds((tuple(Moments.of(rows[f::count]) for f in range(count)),), ("synthetic",))
-        found = tuple(read_moments(f"{space}/{name}", arrays) for arrays in self.arrays.values())
-        return Folds(found, tuple(self.arrays))
+            rows = self.synthetic(space)
+            return _dealt([Moments.of(rows[at]) for at in _public_folds(len(rows))])
+        return self._folds(name, lambda arrays: read_moments(f"{space}/{name}", arrays))
+
+    def fourier(self, space: str, name: SetName) -> Folds[FourierSums]:
+        """Fourier sums likewise."""
+        if name == "synthetic":
+            frequencies = torch.from_numpy(self.study.spaces[space].frequencies)
+            waves = fourier_features(self.synthetic(space), frequencies)
+            return _dealt([FourierSums.of(waves[at]) for at in _public_folds(len(waves))])
+        return self._folds(name, lambda arrays: read_fourier(f"{space}/{name}", arrays))
+
+    def histograms(self, name: SetName) -> Folds[Histogram]:
+        """Histograms of intensities likewise."""
+        if name == "synthetic":
+            shares = torch.from_numpy(self.study.arrays["intensity/synthetic"].copy())
+            return _dealt([Histogram(len(at), shares[at].sum(0)) for at in _public_folds(len(shares))])
+        return self._folds(name, lambda arrays: read_histograms(f"intensity/{name}", arrays))
+
+    def synthetic(self, space: str) -> torch.Tensor:
+        """Projected features of the synthetic images, clipped where the real ones were."""
+        public = self.study.spaces[space]
+        return clipped(public.project(torch.from_numpy(public.synthetic.copy())), self.study.privacy)
+
+    def validity(self, space: str) -> SelfTest | None:
+        """Does the space notice what it should, at every site that tried?"""
+        found = {site: facts["validity"].get(space) for site, facts in self.facts.items() if "validity" in facts}
+        tried = {site: each for site, each in found.items() if each}
+        if not tried:
+            return None
+        worst = min(tried, key=lambda site: ("failed", "not_run", "ok").index(tried[site][0]))
+        status, sentence = tried[worst]
+        if status == "ok" and len(tried) == len(found):
+            return SelfTest("ok", f"at each of {len(tried)} sites: such as at {worst}, {sentence}")
+        if status == "ok":
+            return SelfTest("not_run", f"not checked at {', '.join(site for site in found if site not in tried)}")
+        return SelfTest(status, f"at {worst}: {sentence}")
+
+    def _folds(self, name: str, read: Callable[[Arrays], tuple[Any, ...]]) -> Folds[Any]:
+        return Folds(tuple(read(arrays) for arrays in self.arrays.values()), tuple(self.arrays))
+
+
+def _public_folds(rows: int) -> list[torch.Tensor]:
+    count = max(2, min(_SYNTHETIC_FOLDS, rows // 2))
+    return [torch.arange(f, rows, count) for f in range(count)]
+
+
+def _dealt(parts: list[Any]) -> Folds[Any]:
+    return Folds((tuple(parts),), ("synthetic",))
 
 
 def pool_statements(study: Study, statements: Sequence[Statement]) -> Pool:
@@ -108,13 +159,14 @@ def from_sum(study: Study, layout: Layout, vector: npt.NDArray[np.float64], site
     if vector.shape != (size,) or not np.isfinite(vector).all():
         raise DataError(f"the sum holds {vector.size} numbers or such as are not finite; its layout asks for {size}")
     facts: dict[str, Any] = {"folds": dict.fromkeys(REAL_SETS, study.folds), "release": "sums", "patients_known": True}
+    wanted = expected_arrays(study, facts)
     try:
-        arrays = from_sums(layout, vector.astype(np.float64))
+        arrays = from_sums(layout, vector.astype(np.float64), wanted)
     except (KeyError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise DataError(
             f"the sum cannot be read ({type(error).__name__}: {error}): add the sites' vectors again"
         ) from error
-    problem = check_arrays(arrays, expected_arrays(study, facts)) or _other_layout(arrays, layout)
+    problem = complaint(arrays, wanted, noisy=study.privacy is not None) or _other_layout(arrays, layout)
     if problem:
         raise DataError(f"the sum does not fit the study: {problem}")
     for kind, part in (("patients", "units"), ("images", "n")):
@@ -126,67 +178,3 @@ def from_sum(study: Study, layout: Layout, vector: npt.NDArray[np.float64], site
 
 def _other_layout(arrays: Arrays, layout: Layout) -> str:
     return "" if to_sums(arrays)[0] == layout else "its layout is not that of a statement"
-
-
-def merge(
-    study: Study, statements: Sequence[Statement] | Pool, *, policy: str | Path = "research", strict: bool = False
-) -> TrustReport:
-    """Join what the sites revealed into a judged trust report.
-
-    Args:
-        study: The study.
-        statements: The sites' statements in any order, or a pool.
-        policy: A policy file or the name of a ready one.
-        strict: A WARN exits 1.
-
-    Returns:
-        The report; the same statements give the same bytes.
-    """
-    from medtrust import gate
-
-    pool = statements if isinstance(statements, Pool) else pool_statements(study, statements)
-    results: list[Result] = []
-    for space in study.spaces:
-        results += frechet_rows(pool, space)
-    report = build_report(
-        run=_run(pool), subject=study.header["subject"], data=_data(pool), results=results, failures=[]
-    )
-    return gate.judge(report, gate.load_policy(policy), strict=strict)
-
-
-def _run(pool: Pool) -> dict[str, Any]:
-    study = pool.study
-    return {
-        "tool": {"name": "medtrust", "version": __version__},
-        "seed": {"root": study.seed},
-        "level": study.level,
-        "evidence": "none",
-        "features": {name: space.digest for name, space in study.spaces.items()},
-        "federated": {
-            "study": {"name": study.name, "sha256": study.digest, "release": study.header["release"]},
-            "rules": study.rules.as_dict(),
-            "sites": {name: _revealed(pool, name) for name in pool.facts},
-            "took_part": list(pool.sites),
-            "absent": sorted(set(study.keys) - set(pool.sites)),
-        },
-    }
-
-
-def _revealed(pool: Pool, name: str) -> dict[str, Any]:
-    arrays = pool.arrays[name]
-    return {
-        **{key: pool.facts[name][key] for key in ("patients", "images", "folds")},
-        "numbers": sum(array.size for array in arrays.values()),
-        "bytes": pool.sizes[name],
-    }
-
-
-def _data(pool: Pool) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    for name in REAL_SETS:
-        described[name] = {
-            f"n_{kind}": sum(int(facts[kind][name]) for facts in pool.facts.values()) for kind in ("images", "patients")
-        }
-        described[name]["patients_known"] = all(facts["patients_known"] for facts in pool.facts.values())
-    public = pool.study.header["synthetic"]
-    return {**described, "synthetic": {"n_images": public["images"], "digests_sha256": public["sha256"]}}

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medtrust.errors import ConfigError, SafetyError
-from medtrust.federated.layout import Layout, check_arrays, expected_arrays, to_sums
+from medtrust.federated.checking import complaint
+from medtrust.federated.layout import Layout, expected_arrays, to_sums
 from medtrust.federated.packing import Arrays, pack, unpack
 from medtrust.federated.signing import SigningKey, open_envelope, seal
 from medtrust.federated.study import Study
@@ -70,7 +71,9 @@ class Statement:
         facts = header.get("facts")
         if header.get("study") != study.digest or header.get("site") != site or not isinstance(facts, dict):
             raise SafetyError(f"the statement of site {site} was refused: its content contradicts its envelope")
-        problem = check_arrays(arrays, expected_arrays(study, facts))
+        problem = _about_facts(facts) or complaint(
+            arrays, expected_arrays(study, facts), noisy=study.privacy is not None
+        )
         if problem:
             raise SafetyError(f"the statement of site {site} was refused: {problem}")
         return cls(study.digest, site, facts, arrays, content)
@@ -92,3 +95,21 @@ class Statement:
         if self.facts["release"] != "sums":
             raise ConfigError('only a study with release = "sums" can be added up: its sites have equal folds')
         return to_sums(self.arrays)
+
+
+def _about_facts(facts: Mapping[str, Any]) -> str:
+    """What is wrong with the facts of a statement; empty if nothing is."""
+    for kind in ("patients", "images", "folds"):
+        table = facts.get(kind)
+        if not isinstance(table, dict) or set(table) != {"train", "holdout"}:
+            return f"it does not say how many {kind} train and holdout have"
+        if not all(type(value) is int and 1 <= value < 2**53 for value in table.values()):
+            return f"its numbers of {kind} are none"
+    if not isinstance(facts.get("patients_known"), bool) or not isinstance(facts.get("validity"), dict):
+        return "it does not say whether patients are known, or how its feature spaces did"
+    for space, each in facts["validity"].items():
+        if not (isinstance(each, list) and len(each) == 2 and all(isinstance(v, str) and len(v) < 1000 for v in each)):
+            return f"what it says of the space {space[:40]!r} is no status and sentence"
+        if each[0] not in ("ok", "failed", "not_run"):
+            return f"the status of the space {space[:40]!r} is unknown"
+    return ""

@@ -14,13 +14,18 @@ import numpy.typing as npt
 import torch
 
 from medtrust.errors import ConfigError, DataError, SafetyError
+from medtrust.federated.noise import Privacy
 from medtrust.federated.packing import Arrays, pack, unpack
 from medtrust.federated.rules import Rules
 from medtrust.types import FeatureMatrix, Intensity
 
-__all__ = ["FORMAT", "PublicSpace", "Study", "make_study"]
+__all__ = ["BINS", "FORMAT", "RATES", "REPETITIONS", "RESULTS", "PublicSpace", "Study", "make_study"]
 
 FORMAT = "medtrust.study/1"
+RESULTS = ("fidelity.fd", "fidelity.mmd", "fidelity.intensity", "privacy.cpm", "privacy.ct")  # what sums can answer
+RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)  # shares of planted copies in the copy test's self-test
+REPETITIONS = 100  # experiments for each of them
+BINS = 128  # of the histograms of intensities
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _DIMS = (2, 256)
 _FLAT = 1e-6  # share of its magnitude below which a column's spread is rounding
@@ -110,6 +115,12 @@ class Study:
             _check_header(header)
             for name in header["spaces"]:
                 study._check_draws(name)
+            if study.asks("fidelity.intensity") and arrays["intensity/synthetic"].shape != (
+                header["synthetic"]["images"], study.bins,
+            ):  # fmt: skip
+                raise DataError("the study's histograms are not one row per synthetic image: make the study anew")
+            if header["copies"] and len(arrays["copies/synthetic"]) != header["synthetic"]["images"]:
+                raise DataError("the study's copy features are not one row per synthetic image: make the study anew")
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"the study lacks or garbles {error}: make it with `medtrust federated study`") from error
         return study
@@ -148,6 +159,27 @@ class Study:
     def secure_sums(self) -> bool:
         """Only the sum over all sites will be known, never a single statement."""
         return bool(self.header["release"] == "sums")
+
+    def asks(self, result: str) -> bool:
+        """Whether the study asks for a result, by its id without the feature space."""
+        return result in self.header["results"]
+
+    @property
+    def bins(self) -> int:
+        """Bins of the histograms of intensities."""
+        return int(self.header["bins"])
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """Differential privacy of what sites reveal; None where nothing is added."""
+        given = self.header["privacy"]
+        return Privacy(**given) if given else None
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Shape of the rows of medtrust's own pixel embedding, where copies are looked for in it."""
+        shape = self.header["copies"].get("shape")
+        return (int(shape[0]), int(shape[1]), int(shape[2])) if shape else None
 
     @property
     def intensity(self) -> Intensity:
@@ -197,7 +229,12 @@ def make_study(
     synthetic: Sequence[FeatureMatrix],
     intensity: Intensity,
     reference: Sequence[FeatureMatrix] = (),
-    metrics: Sequence[str] = ("fd",),
+    results: Sequence[str] = ("fidelity.fd", "fidelity.mmd"),
+    copies: FeatureMatrix | None = None,
+    copies_shape: Sequence[int] | None = None,
+    histograms: torch.Tensor | None = None,
+    reveal: str = "counts",
+    privacy: Mapping[str, float] | None = None,
     seed: int = 0,
     level: float = 0.95,
     dim: int = 64,
@@ -216,7 +253,13 @@ def make_study(
         intensity: Declared range of all sets.
         reference: Features of public real images whose mean and spread centre and scale the spaces; the synthetic
             images stand in where there are none.
-        metrics: What shall be computed.
+        results: What shall be computed, any of `RESULTS`.
+        copies: Features of the synthetic images in the space in which copies are looked for.
+        copies_shape: Its shape (C, h, w) where that is medtrust's own pixel embedding.
+        histograms: [m, bins] share of each synthetic image's pixels in each bin of the declared range.
+        reveal: "counts", or "distances" where each site tells how near its patients come to every synthetic image: then
+            the copy test is that of all patients in one pool.
+        privacy: Epsilon, delta and clip of differential privacy, see `Privacy`; None adds no noise.
         seed: Root of the projection, the Fourier features and everything else that is drawn.
         level: Confidence level.
         dim: Dimensions that wider spaces are projected to, 2 to 256.
@@ -248,20 +291,33 @@ def make_study(
         if drawn is not None:
             arrays[f"{matrix.space}/projection"] = drawn
         arrays[f"{matrix.space}/frequencies"] = _frequencies(half.dim, fourier, width, seed, matrix.space)
+    about: dict[str, Any] = {}
+    if copies is not None:
+        arrays["copies/synthetic"] = copies.values.float().numpy()
+        about = {"space": copies.space, "digest": copies.space_digest, "reveal": reveal}
+        about |= {"shape": list(copies_shape)} if copies_shape else {}
+    if histograms is not None:
+        arrays["intensity/synthetic"] = histograms.double().numpy()
     first = synthetic[0]
     header = {
         "format": FORMAT, "name": name, "seed": seed, "level": level, "folds": folds, "release": release,
-        "metrics": list(dict.fromkeys(metrics)), "spaces": spaces, "sites": dict(sorted(sites.items())),
+        "results": [each for each in RESULTS if each in {*results, "fidelity.fd"}], "copies": about, "bins": BINS,
+        "privacy": Privacy.of(privacy).as_dict() if privacy else None, "spaces": spaces,
+        "sites": dict(sorted(sites.items())),
         "intensity": {"lo": intensity.lo, "hi": intensity.hi, "unit": intensity.unit},
         "rules": Rules.of(rules or {}).as_dict(), "subject": dict(subject or {"kind": "folder", "name": "synthetic"}),
         "synthetic": {"images": len(first), "sha256": _digest_of(first.digests)},
     }  # fmt: skip
+    unknown = sorted(set(results) - set(RESULTS))
+    if unknown:
+        raise ConfigError(f"{unknown[0]} cannot be had from sums; what can is {', '.join(RESULTS)}")
     _check_header(header)
     return Study.from_bytes(pack(header, arrays))
 
 
 def _check_header(header: Mapping[str, Any]) -> None:
     Rules.of(header["rules"])
+    copying = {"privacy.cpm", "privacy.ct"} & set(header["results"])
     dims = {space["dim"] for space in header["spaces"].values()}
     for bad, sentence in (
         (not _NAME.fullmatch(header["name"]), "the study's name has 1 to 64 letters, digits, spaces, dots and dashes"),
@@ -271,6 +327,17 @@ def _check_header(header: Mapping[str, Any]) -> None:
         (any(not _DIMS[0] <= dim <= _DIMS[1] for dim in dims), f"dim must lie from {_DIMS[0]} to {_DIMS[1]}"),
         (not 2 <= header["folds"] <= 100, "folds must lie from 2 to 100"),
         (not 0.5 <= header["level"] < 1, "level is a confidence level from 0.5 up to, not including, 1"),
+        (copying and not header["copies"], "to look for copies a study needs the synthetic images' copy features"),
+        (
+            copying and header["privacy"],
+            "counts of closest patients cannot be given with noise: leave cpm and diagnostics out of a study "
+            "with privacy",
+        ),
+        (header["copies"].get("reveal", "counts") not in ("counts", "distances"), 'reveal is "counts" or "distances"'),
+        (
+            header["copies"].get("reveal") == "distances" and header["release"] == "sums",
+            'reveal = "distances" tells each site apart: it needs release = "statements"',
+        ),
         (header["release"] not in ("statements", "sums"), 'release is "statements" or "sums"'),
     ):
         if bad:

@@ -15,7 +15,7 @@ from medtrust.errors import DataError, Insufficient
 from medtrust.stats.enrichment import Enrichment, EnrichmentTest
 from medtrust.types import FeatureMatrix
 
-__all__ = ["CopyTest", "Matches", "Pool", "copy_score", "copy_test", "rank_patients"]
+__all__ = ["CopyTest", "Matches", "Near", "Pool", "copy_score", "copy_test", "nearest_patients", "rank_patients"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -72,6 +72,43 @@ def copy_score(
     Raises:
         Insufficient: Fewer than two patients to choose from, or features that are not finite.
     """
+    best = nearest_patients(queries, reference, patients, neighbours + 1, exclude=exclude, views=views)
+    distance = best.distance
+    scale = distance[:, 1:].mean(dim=1)
+    score = torch.where(scale > 0, distance[:, 0] / scale, torch.ones_like(scale))
+    return Matches(best.patient[:, 0].numpy(), best.row[:, 0].numpy(), distance[:, 0].numpy(), score.numpy())
+
+
+class Near(NamedTuple):
+    """The nearest patients of each query, the nearest first: distance, patient and reference row, [m, k] each."""
+
+    distance: torch.Tensor
+    patient: torch.Tensor
+    row: torch.Tensor
+
+
+def nearest_patients(
+    queries: torch.Tensor,
+    reference: torch.Tensor,
+    patients: npt.ArrayLike,
+    k: int,
+    *,
+    exclude: npt.ArrayLike | None = None,
+    views: Views | None = None,
+) -> Near:
+    """Find the k nearest patients of each query, fewer where there are fewer.
+
+    Args:
+        queries: As for `copy_score`.
+        reference: As for `copy_score`.
+        patients: As for `copy_score`.
+        k: Patients wanted.
+        exclude: As for `copy_score`.
+        views: As for `copy_score`.
+
+    Raises:
+        Insufficient: As `copy_score`.
+    """
     codes = np.asarray(patients, dtype=np.int64)
     n_patients = int(codes.max()) + 1 if codes.size else 0
     banned = None if exclude is None else torch.from_numpy(np.asarray(exclude, dtype=np.int64))
@@ -80,32 +117,21 @@ def copy_score(
     for name, values in (("queries", queries), ("reference", reference)):
         if not bool(torch.isfinite(values).all()):
             raise Insufficient(f"{name} features hold values that are not finite: look for broken images")
-    k = min(neighbours + 1, n_patients - (exclude is not None))
+    k = min(k, n_patients - (exclude is not None))
     kind = torch.promote_types(queries.dtype, reference.dtype)
     kind = kind if kind in (torch.float32, torch.float64) else torch.float64
     wanted, of_row = queries.to(kind), torch.from_numpy(codes)
-    best: _Near | None = None
+    best: Near | None = None
     step = _REFERENCE_ROWS if views else max(1, len(reference))
     for start in range(0, len(reference), step):
         rows = torch.arange(start, min(start + step, len(reference)))
         block = reference[rows]
         for version in (block, *(views(block) if views else ())):
             found = _nearest_patients(wanted, version.to(kind), of_row[rows], k, banned)
-            found = _Near(found.distance, found.patient, found.row + start)
-            best = found if best is None else _first_of_each(_Near(*map(_joined, best, found)), k)
+            found = Near(found.distance, found.patient, found.row + start)
+            best = found if best is None else _first_of_each(Near(*map(_joined, best, found)), k)
     assert best is not None
-    distance = best.distance
-    scale = distance[:, 1:].mean(dim=1)
-    score = torch.where(scale > 0, distance[:, 0] / scale, torch.ones_like(scale))
-    return Matches(best.patient[:, 0].numpy(), best.row[:, 0].numpy(), distance[:, 0].numpy(), score.numpy())
-
-
-class _Near(NamedTuple):
-    """The nearest patients of each query, the nearest first: distance, patient and reference row, [m, k] each."""
-
-    distance: torch.Tensor
-    patient: torch.Tensor
-    row: torch.Tensor
+    return best
 
 
 def _joined(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -114,7 +140,7 @@ def _joined(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _nearest_patients(
     queries: torch.Tensor, reference: torch.Tensor, codes: torch.Tensor, k: int, banned: torch.Tensor | None
-) -> _Near:
+) -> Near:
     """Find the k nearest patients of some reference rows; where fewer are there, the rest is at infinity."""
     largest = int(torch.bincount(codes).max())
     allowed = len(reference) - (largest if banned is not None else 0)  # rows that every query may be matched to
@@ -123,7 +149,7 @@ def _nearest_patients(
     exclude = None if banned is None else (banned, codes)
     count = min(allowed, k if largest == 1 else 2 * k)
     near = ops.nearest(queries, reference, count, exclude)
-    found = _first_of_each(_Near(near.distances, codes[near.indices], near.indices), k)
+    found = _first_of_each(Near(near.distances, codes[near.indices], near.indices), k)
     present = len(torch.unique(codes)) - (banned is not None)
     short = found.distance[:, min(k, present) - 1].isinf().nonzero().flatten() if present > 0 else torch.arange(0)
     if len(short):  # some patients took all places: look at every row for these queries alone
@@ -135,9 +161,9 @@ def _nearest_patients(
 
 def _every_patient(
     queries: torch.Tensor, reference: torch.Tensor, codes: torch.Tensor, k: int, banned: torch.Tensor | None
-) -> _Near:
+) -> Near:
     """As `_nearest_patients`, by the distance to every row, few queries at a time."""
-    parts: list[_Near] = []
+    parts: list[Near] = []
     step = max(1, 2**22 // len(reference))
     for at in range(0, len(queries), step):
         some = queries[at : at + step].double()
@@ -145,14 +171,14 @@ def _every_patient(
         if banned is not None:
             squared[banned[at : at + step, None] == codes] = torch.inf
         order = squared.argsort(dim=1, stable=True)
-        near = _Near(squared.gather(1, order).sqrt(), codes[order], order)
+        near = Near(squared.gather(1, order).sqrt(), codes[order], order)
         parts.append(_first_of_each(near, k))
     if not parts:
-        return _Near(torch.zeros(0, k, dtype=torch.float64), *(torch.zeros(0, k, dtype=torch.int64) for _ in range(2)))
-    return _Near(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        return Near(torch.zeros(0, k, dtype=torch.float64), *(torch.zeros(0, k, dtype=torch.int64) for _ in range(2)))
+    return Near(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def _first_of_each(near: _Near, k: int) -> _Near:
+def _first_of_each(near: Near, k: int) -> Near:
     """Sort by distance, keep the nearest row of each patient, and of these the first k."""
     distance, order = near.distance.sort(dim=1, stable=True)
     patient, row = near.patient.gather(1, order), near.row.gather(1, order)
@@ -166,7 +192,7 @@ def _first_of_each(near: _Near, k: int) -> _Near:
     if missing > 0:
         distance = torch.nn.functional.pad(distance, (0, missing), value=torch.inf)
         patient, row = (torch.nn.functional.pad(each, (0, missing)) for each in (patient, row))
-    return _Near(distance[:, :k], patient[:, :k], row[:, :k])
+    return Near(distance[:, :k], patient[:, :k], row[:, :k])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,16 @@ from scipy.stats import rankdata
 from medtrust.errors import DataError
 from medtrust.stats.copying import CopyTest, Matches, Pool, Views, copy_score, rank_patients
 
-__all__ = ["Planted", "copy_power", "copy_size", "detection_auc", "plant", "real_matches", "split_p"]
+__all__ = [
+    "Planted",
+    "copy_power",
+    "copy_size",
+    "detection_auc",
+    "plant",
+    "planted_rankings",
+    "real_matches",
+    "split_p",
+]
 
 Ints = npt.NDArray[np.int64]
 _DEALT = 250  # labellings at once
@@ -92,27 +101,44 @@ def copy_power(
     Returns:
         Rejection rate for each of `rates`.
     """
-    n_samples = len(result.matches.score)
     powers = []
     for at, rate in enumerate(rates):
         rng = np.random.default_rng([seed, at])
-        copies = round(rate * n_samples)
-        rejected = 0
-        for _ in range(repetitions):
-            in_train = rng.permutation(result.pool.in_train)
-            available = np.flatnonzero(in_train[planted.source])
-            chosen = rng.permutation(available)[:copies]
-            rest = n_samples - len(chosen)
-            kept = rng.choice(len(background.score), rest, replace=rest > len(background.score))
-            mixed = replace(
-                background,
-                patient=np.r_[background.patient[kept], planted.matches.patient[chosen]],
-                score=np.r_[background.score[kept], planted.matches.score[chosen]],
-            )
-            ranked = rank_patients(mixed)[:_LONGEST]
-            rejected += int(result.test.p_values(in_train[mixed.patient[ranked]][None])[0] <= alpha)
-        powers.append(rejected / repetitions)
+        copies = round(rate * len(result.matches.score))
+        rankings = planted_rankings(result, background, planted, copies, repetitions, rng)
+        powers.append(sum(int(result.test.p_values(r[None])[0] <= alpha) for r in rankings) / repetitions)
     return powers
+
+
+def planted_rankings(
+    result: CopyTest, background: Matches, planted: Planted, copies: int, repetitions: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.bool_]]:
+    """Rankings of random splits in which some samples are copies of training patients.
+
+    Args:
+        result: The audit's copy test.
+        background: Matches of samples that are to count as free of copies.
+        planted: A bank of copies.
+        copies: How many samples are copies; fewer where the bank holds fewer of training patients.
+        repetitions: Random splits.
+        rng: Source of the splits and choices.
+
+    Yields:
+        [M] whether each ranked patient is a training patient, most suspicious first.
+    """
+    n_samples = len(result.matches.score)
+    for _ in range(repetitions):
+        in_train = rng.permutation(result.pool.in_train)
+        available = np.flatnonzero(in_train[planted.source])
+        chosen = rng.permutation(available)[:copies]
+        rest = n_samples - len(chosen)
+        kept = rng.choice(len(background.score), rest, replace=rest > len(background.score))
+        mixed = replace(
+            background,
+            patient=np.r_[background.patient[kept], planted.matches.patient[chosen]],
+            score=np.r_[background.score[kept], planted.matches.score[chosen]],
+        )
+        yield in_train[mixed.patient[rank_patients(mixed)[:_LONGEST]]]
 
 
 def copy_size(

@@ -55,6 +55,7 @@ class EnrichmentTest:
         n_holdout: Holdout patients in that pool.
         seed: Seed of the simulated assignments.
         draws: Number of simulated assignments; the smallest p-value is 1 / (1 + draws).
+        shortest: Tops shorter than this are not looked at.
 
     Raises:
         Insufficient: A side has no patients.
@@ -62,18 +63,38 @@ class EnrichmentTest:
     Reference: permutation p-values as in Phipson and Smyth 2010, doi 10.2202/1544-6115.1585.
     """
 
-    def __init__(self, n_train: int, n_holdout: int, seed: int, draws: int = 9999) -> None:
+    def __init__(self, n_train: int, n_holdout: int, seed: int, draws: int = 9999, *, shortest: int = 1) -> None:
         if n_train < 1 or n_holdout < 1:
             raise Insufficient(
                 f"the copy test needs patients on both sides, got {n_train} and {n_holdout}: add a holdout"
             )
         self.n_train, self.n_holdout = n_train, n_holdout
         self.share = n_train / (n_train + n_holdout)
-        self._counts = np.array([count for count in COUNTS if count <= n_train + n_holdout] or [1])
+        self._counts = np.array(self.lengths(n_train + n_holdout, shortest))
         self._null_counts = _cumulate(self.draw_labels(int(self._counts[-1]), draws, seed), self._counts)
         self._nulls: dict[int, Floats] = {}
         need = smallest_rejecting_count(n_train, n_holdout, 0.05) or 1
         self._decisive = int(np.searchsorted(self._counts, need))  # shorter tops decide nothing by themselves
+
+    @staticmethod
+    def lengths(patients: int, shortest: int = 1) -> list[int]:
+        """Lengths of the top of a ranking of so many patients that are looked at, rising."""
+        return [count for count in COUNTS if shortest <= count <= patients] or [min(shortest, patients)]
+
+    def log_ratio(self, hits: Floats) -> tuple[Floats, Floats]:
+        """Statistics of rankings of which only counts are known.
+
+        Args:
+            hits: [R, J] training patients among the first so many, for the first J of `lengths`.
+
+        Returns:
+            [R] natural logarithms of the average likelihood ratio, and [R, J] those of each length.
+        """
+        return self._statistic(hits)
+
+    def simulated(self, steps: int) -> Floats:
+        """Statistics [draws] of the simulated assignments over the first `steps` lengths, in the order of drawing."""
+        return self._statistic(self._null_counts[:, :steps])[0]
 
     def draw_labels(self, length: int, draws: int, seed: int) -> Bools:
         """Draw the labels of the first patients of a random ranking.

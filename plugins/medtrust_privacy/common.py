@@ -22,8 +22,8 @@ from medtrust.stats import (
 )
 from medtrust.stats.copying import Views
 from medtrust.stats.embedding import PIXEL_SIDE
+from medtrust.stats.linking import keep_one_of_linked
 from medtrust.types import FeatureMatrix, Interval, MetricInput, SetData
-from medtrust_privacy.linking import keep_one_of_linked
 
 __all__ = [
     "AgainstTrain",

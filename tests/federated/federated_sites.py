@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from medtrust.federated import SigningKey, SiteData, SiteSet, Study, make_study
+from medtrust.federated import Bank, SigningKey, SiteData, SiteSet, Study, make_study
+from medtrust.federated.study import BINS, RESULTS
 from medtrust.types import FeatureMatrix, Intensity
 
 GREY = Intensity(0, 255, "level")
@@ -22,7 +24,7 @@ def key_of(site: str) -> SigningKey:
 
 
 def matrix(rows: np.ndarray, patients: Sequence[str], space: str = "toy") -> FeatureMatrix:
-    digests = tuple(f"{space}-{i}" for i in range(len(rows)))
+    digests = tuple(f"{patient}:{i}" for i, patient in enumerate(patients))
     return FeatureMatrix(torch.from_numpy(rows).float(), tuple(patients), digests, space, f"digest of {space}")
 
 
@@ -52,3 +54,23 @@ def federation(
         pair = [site_set(rng.normal(size=(size, width)) + shift, f"{name} {part}", images_per_patient) for part in "th"]
         sites[name] = SiteData(*pair)
     return sites
+
+
+def with_copies(
+    sites: Mapping[str, SiteData], synthetic: np.ndarray, rng: np.random.Generator
+) -> tuple[dict[str, SiteData], dict[str, Any]]:
+    """The same sites with histograms and a bank of slightly edited copies, and what a study needs to ask for them."""
+    complete = {}
+    for name, data in sites.items():
+        parts = []
+        for real in (data.train, data.holdout):
+            shares = torch.from_numpy(rng.dirichlet(np.ones(BINS) / 4, size=len(real.patients)))
+            copied = replace(real.features["toy"], space="copies", space_digest="digest of copies")
+            parts.append(replace(real, histograms=shares, features={**real.features, "copies": copied}))
+        train, holdout = parts
+        values = torch.cat([each.features["copies"].values for each in parts])
+        bank = Bank(values + 1e-3 * torch.randn(values.shape), train.patients + holdout.patients)
+        complete[name] = SiteData(train, holdout, bank, {"toy": ("ok", "all degradations were noticed")})
+    made = matrix(synthetic, [f"s{i}" for i in range(len(synthetic))], "copies")
+    histograms = torch.from_numpy(rng.dirichlet(np.ones(BINS) / 4, size=len(synthetic)))
+    return complete, {"copies": made, "histograms": histograms, "results": RESULTS}

@@ -9,10 +9,10 @@ from privacy_sets import LEVELS, fields, make_audit, make_set, patients_images
 
 from medtrust.errors import ConfigError, Insufficient
 from medtrust.stats import copy_test, edit_image
+from medtrust.stats.linking import keep_one_of_linked
 from medtrust.types import MetricInput
 from medtrust_privacy.common import Trio
 from medtrust_privacy.cpm import ClosePairMembership
-from medtrust_privacy.linking import keep_one_of_linked
 from medtrust_privacy.membership import Membership
 from medtrust_privacy.pixelwise import PixelCopies
 from medtrust_privacy.rates import CopyRate

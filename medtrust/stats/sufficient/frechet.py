@@ -13,7 +13,7 @@ from medtrust.stats.sufficient.folded import Folds, jackknife
 from medtrust.stats.sufficient.moments import Moments
 from medtrust.types import Interval
 
-__all__ = ["folded_frechet", "mean_noise_of"]
+__all__ = ["folded_frechet", "frechet_excess", "mean_noise_of"]
 
 
 def folded_frechet(a: Folds[Moments], b: Folds[Moments], *, level: float = 0.95) -> Inference:
@@ -51,6 +51,35 @@ def folded_frechet(a: Folds[Moments], b: Folds[Moments], *, level: float = 0.95)
         value, method = plug_in, "delete-a-site bracket, t"
         lo, hi = plug_in - bias - quantile * se, plug_in + quantile * se
     interval = Interval(min(max(0.0, lo), value), max(hi, value), level, method, units)
+    return Inference(value=value, plug_in=plug_in, se=se, interval=interval, dof=found.dof)
+
+
+def frechet_excess(
+    train: Folds[Moments], holdout: Folds[Moments], synthetic: Folds[Moments], *, level: float = 0.95
+) -> Inference:
+    """How much further synthetic is from train than holdout is, in the population, with an interval.
+
+    Args:
+        train: Moments by site and fold, such as those of one site.
+        holdout: Likewise.
+        synthetic: Likewise.
+        level: Confidence level.
+
+    Raises:
+        Insufficient: No folds to leave out: differences between sites would pass for bias.
+    """
+
+    def excess(*sets: Sequence[Moments]) -> tuple[float]:
+        t, h, s = (Moments.merge(parts) for parts in sets)
+        return (frechet_distance(t, s) - frechet_distance(t, h),)
+
+    found = jackknife((train, holdout, synthetic), excess)
+    if found.by != "fold":
+        raise Insufficient("the excess needs two folds of patients in train and in holdout: bring more patients")
+    plug_in, se = float(found.value[0]), float(found.se[0])
+    value, reach = plug_in - float(found.bias[0]), t_quantile(level, found.dof) * se
+    units = min(train.units, holdout.units)
+    interval = Interval(value - reach, value + reach, level, "delete-a-fold by site, bias removed, t", units)
     return Inference(value=value, plug_in=plug_in, se=se, interval=interval, dof=found.dof)
 
 
