@@ -32,7 +32,7 @@ constexpr bool kWithCuda = false;
 #define MEDTRUST_ARCHS ""
 #endif
 
-constexpr int kAbi = 11;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
+constexpr int kAbi = 12;  // raised with every change of a signature below; medtrust/ops/_native.py expects the same
 
 template <typename T>
 static T* at(uintptr_t address) {
@@ -84,21 +84,21 @@ static NoiseSource noise_source(const NoiseArgument& a) { return {std::get<0>(a)
 // sizes: count, half, rows, keep, quantise. numbers: guidance, lo, hi, from, scale.
 static SamplerSpec sampler_spec(const std::vector<int64_t>& sizes, const std::vector<double>& numbers, int64_t seed,
                                 int64_t offset) {
-  if (sizes.size() != 5 || numbers.size() != 5) throw std::invalid_argument("sampler: 5 sizes and 5 numbers expected");
+  if (sizes.size() != 5 || numbers.size() != 6) throw std::invalid_argument("sampler: 5 sizes and 6 numbers expected");
   SamplerSpec spec{};
   spec.count = sizes[0], spec.half = static_cast<Half>(sizes[1]), spec.rows = sizes[2];
   spec.keep = static_cast<Keep>(sizes[3]), spec.quantise = sizes[4] != 0;
   spec.guidance = float(numbers[0]), spec.lo = float(numbers[1]), spec.hi = float(numbers[2]);
-  spec.from = float(numbers[3]), spec.scale = float(numbers[4]);
+  spec.from = float(numbers[3]), spec.scale = float(numbers[4]), spec.input_scale = float(numbers[5]);
   spec.seed = seed, spec.offset = offset;
   return spec;
 }
 
-// Addresses: x, conditional, unconditional, memory, table, row; next, kept, not a number.
+// Addresses: x, conditional, unconditional, memory, table, row; next, kept, not a number, told, told again.
 static SamplerBuffers sampler_buffers(const std::vector<uintptr_t>& a) {
-  if (a.size() != 9) throw std::invalid_argument("sampler: 9 addresses expected");
+  if (a.size() != 11) throw std::invalid_argument("sampler: 11 addresses expected");
   return {at<float>(a[0]),   at<void>(a[1]), at<void>(a[2]),  at<float>(a[3]),  at<float>(a[4]),
-          at<int64_t>(a[5]), at<void>(a[6]), at<float>(a[7]), at<int32_t>(a[8])};
+          at<int64_t>(a[5]), at<void>(a[6]), at<float>(a[7]), at<int32_t>(a[8]), at<float>(a[9]), at<float>(a[10])};
 }
 
 // shape: planes, height, width, channels. binning: lo, multiply, divide.

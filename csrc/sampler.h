@@ -38,6 +38,7 @@ struct SamplerSpec {
   Keep keep;
   bool quantise;           // write uint8 instead of float32
   float from, scale;       // value that becomes 0, and 255 / (value that becomes 255 - from)
+  float input_scale;       // factor on what the next row's network sees
 };
 
 struct SamplerBuffers {
@@ -50,6 +51,8 @@ struct SamplerBuffers {
   void* next;                   // [count] float32 (may be x) or uint8
   float* kept;                  // [count] (may be memory) or null
   int32_t* not_a_number;        // set to 1 where a NaN was to be quantised; null unless quantising
+  float* told;                  // [count] or null: next times input_scale; on the processor only
+  float* told_again;            // [count] or null: the same once more, for a network that is asked twice
 };
 
 // outputs: out [count]: uint32 words, float32 uniforms in [0, 1) or float32 standard normals

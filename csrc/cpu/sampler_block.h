@@ -20,6 +20,7 @@ typedef uint64_t vpair __attribute__((vector_size(MEDTRUST_BYTES)));
 constexpr int64_t L = lanes<float>;
 constexpr int64_t kBlock = 1024;            // elements whose intermediate values stay in the first-level cache
 constexpr int64_t kRoom = kBlock + 4 * L;   // with the elements that whole vectors add at both ends
+constexpr int64_t kAhead = 128;             // elements fetched early: the network has pushed x out of the near caches
 
 #ifdef MEDTRUST_X86
 #if MEDTRUST_BYTES == 64
@@ -181,7 +182,7 @@ inline const float* widened(const void* output, Half half, int64_t begin, int64_
   return room;
 }
 
-// What a step reads and writes for one block; a stream that it does without points at zeros or at a spare block.
+// What a step reads and writes for one block; of `memory` and `noise`, the one that a row does without points at zeros.
 struct Streams {
   const float *x, *conditional, *unconditional, *memory, *noise;
   float *next, *kept;
@@ -200,46 +201,77 @@ inline F at(const float* p) {
   return value;
 }
 
-template <typename F, bool kClamped>
+// kClamped: the clean image is; kGuided: there are two outputs; kMixed: memory or noise is added; kKept: one is kept.
+template <typename F, bool kClamped, bool kGuided, bool kMixed, bool kKept>
 inline void element(const Streams& s, const Factors& f, int64_t i) {
   const F x = at<F>(s.x + i);
-  const F output = guided(at<F>(s.conditional + i), at<F>(s.unconditional + i), constant<F>(f.guidance));
-  const F clean = limited(two_products(constant<F>(f.row.kx), x, constant<F>(f.row.km), output), constant<F>(f.lo),
-                          constant<F>(f.hi));
-  const F direct = kClamped ? two_products(constant<F>(f.row.cx), x, constant<F>(f.row.cc), clean)
-                            : two_products(constant<F>(f.row.dx), x, constant<F>(f.row.dm), output);
-  const F other = two_products(constant<F>(f.row.cm), at<F>(s.memory + i), constant<F>(f.row.cn), at<F>(s.noise + i));
-  const F next = add(direct, other), kept = f.keep_x ? x : clean;
+  F output = at<F>(s.conditional + i);
+  if (kGuided) output = guided(output, at<F>(s.unconditional + i), constant<F>(f.guidance));
+  F clean{}, next;
+  if (kClamped || kKept)
+    clean = limited(two_products(constant<F>(f.row.kx), x, constant<F>(f.row.km), output), constant<F>(f.lo),
+                    constant<F>(f.hi));
+  next = kClamped ? two_products(constant<F>(f.row.cx), x, constant<F>(f.row.cc), clean)
+                  : two_products(constant<F>(f.row.dx), x, constant<F>(f.row.dm), output);
+  if (kMixed)
+    next = add(next, two_products(constant<F>(f.row.cm), at<F>(s.memory + i), constant<F>(f.row.cn),
+                                  at<F>(s.noise + i)));
+  const F kept = f.keep_x ? x : clean;
   std::memcpy(s.next + i, &next, sizeof next);
-  std::memcpy(s.kept + i, &kept, sizeof kept);
+  if (kKept) std::memcpy(s.kept + i, &kept, sizeof kept);
 }
 
-template <bool kClamped>
+template <bool... kFlags>
 void elements(const Streams& s, const Factors& f, int64_t count) {
   int64_t i = 0;
-  for (; i + L <= count; i += L) element<vfloat, kClamped>(s, f, i);
-  for (; i < count; ++i) element<float, kClamped>(s, f, i);
+  for (; i + L <= count; i += L) {
+    __builtin_prefetch(s.x + i + kAhead);
+    __builtin_prefetch(s.conditional + i + kAhead);
+    element<vfloat, kFlags...>(s, f, i);
+  }
+  for (; i < count; ++i) element<float, kFlags...>(s, f, i);
+}
+
+using Elements = void (*)(const Streams& s, const Factors& f, int64_t count);
+
+template <bool... kFlags>
+Elements chosen() {
+  return elements<kFlags...>;
+}
+template <bool... kFlags, typename... Rest>
+Elements chosen(bool flag, Rest... rest) {
+  return flag ? chosen<kFlags..., true>(rest...) : chosen<kFlags..., false>(rest...);
+}
+
+// The next row's network input, from a block that is still in the first-level cache.
+inline void tell(const float* next, float factor, int64_t count, float* told) {
+  int64_t j = 0;
+  for (; j + L <= count; j += L) store(told + j, mul(load(next + j), constant<vfloat>(factor)));
+  for (; j < count; ++j) told[j] = mul(next[j], factor);
 }
 
 void step(const SamplerSpec& spec, const SamplerBuffers& b, const SamplerRow& row, int64_t row_index, int64_t begin,
           int64_t end) {
   alignas(64) static const float zeros[kBlock] = {};
-  alignas(64) float noise_room[kRoom], conditional_room[kBlock], unconditional_room[kBlock];
-  alignas(64) float next_room[kBlock], kept_room[kBlock];
+  alignas(64) float noise_room[kRoom], conditional_room[kBlock], unconditional_room[kBlock], next_room[kBlock];
   const NoiseSource source{spec.seed, row_index + 1, spec.offset};
-  const Factors factors{row, b.unconditional ? spec.guidance : 1.0f, spec.lo, spec.hi, spec.keep == Keep::x};
+  const Factors factors{row, spec.guidance, spec.lo, spec.hi, spec.keep == Keep::x};
+  const Elements run = chosen(spec.clamped(), b.unconditional != nullptr, row.cm != 0 || row.cn != 0,
+                              spec.keep != Keep::nothing);
   int32_t bad = 0;
   for (int64_t i = begin; i < end; i += kBlock) {
     const int64_t count = end - i < kBlock ? end - i : kBlock;
     Streams s{};
     s.x = b.x + i;
     s.conditional = widened(b.conditional, spec.half, i, count, conditional_room);
-    s.unconditional = b.unconditional ? widened(b.unconditional, spec.half, i, count, unconditional_room) : s.conditional;
+    if (b.unconditional) s.unconditional = widened(b.unconditional, spec.half, i, count, unconditional_room);
     s.memory = row.cm != 0 ? b.memory + i : zeros;
     s.noise = row.cn != 0 ? normals(source, i, count, noise_room) : zeros;
     s.next = spec.quantise ? next_room : static_cast<float*>(b.next) + i;
-    s.kept = spec.keep != Keep::nothing ? b.kept + i : kept_room;
-    spec.clamped() ? elements<true>(s, factors, count) : elements<false>(s, factors, count);
+    if (spec.keep != Keep::nothing) s.kept = b.kept + i;
+    run(s, factors, count);
+    if (b.told) tell(s.next, spec.input_scale, count, b.told + i);
+    if (b.told_again) tell(s.next, spec.input_scale, count, b.told_again + i);
     if (!spec.quantise) continue;
     uint8_t* levels = static_cast<uint8_t*>(b.next) + i;
     for (int64_t j = 0; j < count; ++j) {

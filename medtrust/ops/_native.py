@@ -10,7 +10,7 @@ from medtrust.errors import NativeError
 
 __all__ = ["ABI", "absence", "extension", "info", "kernels", "warn_slower"]
 
-ABI = 11  # the same number as in csrc/bindings.cpp
+ABI = 12  # the same number as in csrc/bindings.cpp
 REBUILD = "run `pip install .` in the source tree with a C++ compiler on the PATH"
 
 extension: ModuleType | None

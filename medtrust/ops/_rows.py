@@ -11,18 +11,19 @@ from torch import Tensor
 from medtrust.errors import DataError, NativeError
 from medtrust.ops._check import threads
 from medtrust.ops._numbers import noise_place
-from medtrust.ops.sampling import HALVES, KEEP_CLEAN, KEEP_NOTHING, KEEP_X, placed
+from medtrust.ops.sampling import HALVES, KEEP_CLEAN, KEEP_NOTHING, placed
 from medtrust.ops.schedules import Schedule
 
 __all__ = ["Rows"]
 
 
 class Rows:
-    """Steps x in place, in the bits of `ops.diffusion_step`; nothing is allotted between the first row and the last.
+    """Steps x in the bits of `ops.diffusion_step`; nothing is allotted after the first row.
 
     The kernel computes each element alone, so where no noise is drawn the order in memory is free: x takes the order of
     the network's first answer (channels_last, say), and neither the network nor the step has to turn anything round.
     Noise counts its elements in the order of a contiguous tensor, so a schedule that draws some keeps that order.
+    The kernel also writes what the network is told next, and a row that is remembered changes places with the memory.
 
     Args:
         lib: The compiled extension.
@@ -44,7 +45,7 @@ class Rows:
         scale: float,
         clamp: tuple[float, float] | None,
     ) -> None:
-        self._step, self._schedule, self._guided = lib.sampler_step_cpu, schedule, scale != 1
+        self._step, self._guided = lib.sampler_step_cpu, scale != 1
         self._free = not any(schedule.adds_noise(row) for row in range(len(schedule)))
         if not self._free and seed is None:
             raise DataError(f"ops.sampling_loop: {schedule.kind} draws noise on the way; give seed")
@@ -52,53 +53,70 @@ class Rows:
             raise DataError(f"ops.sampling_loop: clamp is {clamp}; give a rising pair (smallest, largest)")
         self._seed, _, self._offset = noise_place("sampling_loop", x.shape, seed or 0, 0, first)
         self._numbers = [float(scale), *(clamp or (-math.inf, math.inf)), 0.0, 1.0]
-        self._table, self._index = placed(schedule, x.device)
-        keep = {"x0": KEEP_CLEAN, "x": KEEP_X, None: KEEP_NOTHING}[schedule.remembers]
-        self._keeps = [keep if schedule.reads_memory(row + 1) else KEEP_NOTHING for row in range(len(schedule))]
-        self._factors = schedule.input_scale.tolist()
-        self._dtype: torch.dtype | None = None
-        self._settled = False
-        self._lay_out(x)
-
-    def _lay_out(self, x: Tensor) -> None:
-        """Allot everything in the order of x in memory, and take its values."""
-        copies = 2 if self._guided else 1
-        whole = torch.empty_strided((copies * len(x), *x.shape[1:]), x.stride(), dtype=torch.float32)
+        table, index = placed(schedule, x.device)
+        self._rows, self._table, self._index = len(schedule), table.data_ptr(), index.data_ptr()
+        wanted = [schedule.remembers if schedule.reads_memory(row + 1) else None for row in range(self._rows)]
+        self._keeps = [KEEP_CLEAN if what == "x0" else KEEP_NOTHING for what in wanted]
+        self._swaps = [what == "x" for what in wanted]
+        self._remembers = any(wanted)
+        self._factors = [*schedule.input_scale.tolist(), 1.0]
         # Where the network sees x as it is, x lies in what the network is told.
-        self._apart = any(factor != 1 for factor in self._factors)
-        self._told, self._half = whole, whole[: len(x)]
-        self.x = torch.empty_like(x) if self._apart else self._half
-        self.x.copy_(x)
-        self._memory = torch.empty_like(self.x) if self._schedule.remembers else None
-        self._strides = self.x.stride()
+        self._apart = self._guided or any(factor != 1 for factor in self._factors)
+        self._count, self._size = len(x), x.numel()
+        self._dtype: torch.dtype | None = None
+        self.x = x  # the caller's until the first answer has come
+        factor = self._factors[0]
+        self._told = x if factor == 1 else x * factor
+        if self._guided:
+            self._told = torch.cat([self._told, self._told])
         self._spare: list[Tensor] = []
 
-    def told(self, row: int) -> Tensor:
-        """What the network sees at this row: [N, ...], or [2N, ...] with x twice; the next row overwrites it."""
-        if self._apart:
-            torch.mul(self.x, self._factors[row], out=self._half)
-        if self._guided:
-            self._told[len(self.x) :].copy_(self._half)
+    def told(self) -> Tensor:
+        """What the network sees now: [N, ...], or [2N, ...] with x twice; the next `take` overwrites it."""
         return self._told
 
     def take(self, row: int, answer: Tensor) -> None:
-        """Step x by the network's answer, the shape of what it was told."""
-        if not self.x.numel():
-            return
+        """Step x by the network's answer, the shape of what it was told; rows are taken from 0 on."""
         if answer.dtype is not self._dtype or answer.shape != self._told.shape or answer.device != self.x.device:
             self._check(answer)
-        if not self._settled:
-            self._settle(answer)
+        if row == 0:
+            self._lay_out(answer)
+        if not self._size:
+            return
         if answer.stride() != self._strides:
             answer = self._turned(answer)
-        x, kept, output = self.x.data_ptr(), 0 if self._memory is None else self._memory.data_ptr(), answer.data_ptr()
-        uncond = output + answer.element_size() * self.x.numel() if self._guided else 0
-        sizes = [self.x.numel(), HALVES[answer.dtype], len(self._table), self._keeps[row], 0]
-        addresses = [x, output, uncond, kept, self._table.data_ptr(), self._index.data_ptr() + 8 * row, x, kept, 0]
+        following, last = self._other if self._swaps[row] else self.x, row + 1 == self._rows
+        output, told = answer.data_ptr(), 0 if last or not self._apart else self._told.data_ptr()
+        again = told + 4 * self._size if told and self._guided else 0
+        uncond = output + answer.element_size() * self._size if self._guided else 0
+        memory = self._memory
+        index = self._index + 8 * row
+        sizes = [self._size, HALVES[answer.dtype], self._rows, self._keeps[row], 0]
+        addresses = [self.x.data_ptr(), output, uncond, memory, self._table, index]
+        addresses += [following.data_ptr(), memory, 0, told, again]
+        numbers = [*self._numbers, self._factors[row + 1]]
         try:
-            self._step(sizes, self._numbers, self._seed, self._offset, addresses, threads())
+            self._step(sizes, numbers, self._seed, self._offset, addresses, threads())
         except (RuntimeError, ValueError) as error:
             raise NativeError(f"ops.sampling_loop: {error}") from error
+        if self._swaps[row]:
+            self._other, self.x = self.x, following
+            self._memory = self._other.data_ptr()
+            if not self._apart:
+                self._told = following
+
+    def _lay_out(self, answer: Tensor) -> None:
+        """Allot everything in the order of the first answer, if that is free to choose, and take the values of x."""
+        x = self.x
+        free = self._free and _dense(answer)
+        self._strides = answer.stride() if free else x.stride()
+        self.x = torch.empty_strided(x.shape, self._strides, dtype=torch.float32).copy_(x)
+        if self._apart:
+            self._told = torch.empty_strided(self._told.shape, self._strides, dtype=torch.float32)
+        else:
+            self._told = self.x
+        self._other = torch.empty_like(self.x) if self._remembers else self.x
+        self._memory = self._other.data_ptr()
 
     def _check(self, answer: Tensor) -> None:
         """Refuse what the kernel cannot read."""
@@ -110,14 +128,6 @@ class Rows:
                 f"{list(self._told.shape)} on {self.x.device}; it must answer the same shape on the same device"
             )
         self._dtype = answer.dtype
-
-    def _settle(self, answer: Tensor) -> None:
-        """Take the order of the first answer, if it is a permutation of the axes with the samples outermost."""
-        self._settled = True
-        if not self._free or answer.stride() == self._strides or not _dense(answer):
-            return
-        x = self.x
-        self._lay_out(torch.empty_strided(x.shape, answer.stride(), dtype=x.dtype).copy_(x))
 
     def _turned(self, answer: Tensor) -> Tensor:
         """Copy an answer into the order of x."""

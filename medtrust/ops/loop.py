@@ -54,7 +54,7 @@ def sampling_loop(
     if plain and not torch.compiler.is_compiling() and (lib := _native.kernels("sampling_loop")) is not None:
         rows = Rows(lib, schedule, x, seed, first, scale, clamp)
         for row in range(len(schedule)):
-            rows.take(row, network(rows.told(row), row))
+            rows.take(row, network(rows.told(), row))
         return rows.x
     x = x.clone()
     memory = torch.empty_like(x) if schedule.remembers else None

@@ -218,10 +218,10 @@ def _run(
     eps = kernel_input("diffusion_step", "eps", eps)
     eps_uncond = None if eps_uncond is None else kernel_input("diffusion_step", "eps_uncond", eps_uncond)
     addresses = [0 if t is None else t.data_ptr() for t in (x, eps, eps_uncond, memory, table, index)]
-    addresses += [0 if t is None else t.data_ptr() for t in (following, kept, bad)]
+    addresses += [0 if t is None else t.data_ptr() for t in (following, kept, bad, None, None)]
     sizes = [x.numel(), HALVES[eps.dtype], len(table), keep, int(quantise)]
     levels = [black, 255 / (white - black)] if quantise else [0.0, 1.0]
-    arguments = (sizes, [scale, lo, hi, *levels], seed, offset, addresses)
+    arguments = (sizes, [scale, lo, hi, *levels, 1.0], seed, offset, addresses)
     try:
         if not x.is_cuda:
             lib.sampler_step_cpu(*arguments, threads())

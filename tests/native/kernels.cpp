@@ -291,7 +291,7 @@ static void sampler_cases() {
       for (Half half : {Half::none, Half::ieee, Half::brain})
         for (bool quantise : {false, true})
           for (bool guided : {false, true}) {
-            std::vector<float> x = noise<float>(count, -1, 1), memory = x, next(x), kept(x);
+            std::vector<float> x = noise<float>(count, -1, 1), memory = x, next(x), kept(x), told(x), again(x);
             memory.reserve(size_t(count) + 1);  // not null when empty
             if (count > 2) x[0] = kLargest, x[1] = std::nanf(""), x[2] = float(kInfinity);
             std::vector<uint16_t> output(size_t(count * (half == Half::none ? 2 : 1)), 0x3c00);
@@ -300,13 +300,16 @@ static void sampler_cases() {
             SamplerSpec spec{};
             spec.count = count, spec.half = half, spec.guidance = guided ? 7.5f : 1.0f, spec.lo = -1, spec.hi = 1;
             spec.rows = 1, spec.seed = 3, spec.offset = offset, spec.keep = Keep::clean, spec.quantise = quantise;
-            spec.from = -1, spec.scale = 127.5f;
+            spec.from = -1, spec.scale = 127.5f, spec.input_scale = 0.25f;
             const SamplerBuffers buffers{x.data(),      output.data(), guided ? output.data() : nullptr,
                                          memory.data(), table.data(),  &row,
                                          quantise ? static_cast<void*>(levels.data()) : next.data(),
-                                         kept.data(),   quantise ? &bad : nullptr};
+                                         kept.data(),   quantise ? &bad : nullptr,
+                                         quantise ? nullptr : told.data(), quantise ? nullptr : again.data()};
             sampler_step_cpu(spec, buffers, 2);
             CHECK(!quantise || (bad == 1) == (count > 2));
+            for (int64_t i = 3; i < count && !quantise; ++i)
+              CHECK(told[size_t(i)] == 0.25f * next[size_t(i)] && again[size_t(i)] == told[size_t(i)]);
           }
     }
 }

@@ -135,13 +135,16 @@ for half, (conditional, unconditional) in enumerate(outputs):
     for row in (0, 1):
         for keep, quantise, guide in ((0, 0, None), (1, 0, unconditional), (2, 1, unconditional)):
             following, kept = np.zeros(n, np.uint8 if quantise else np.float32), np.zeros(n, np.float32)
-            index, bad = np.array([row]), np.zeros(1, np.int32)
+            index, bad, told, again = np.array([row]), np.zeros(1, np.int32), *np.zeros((2, n), np.float32)
             buffers = [x, conditional, guide, memory, table, index, following, kept, bad]
+            buffers += [None, None] if quantise else [told, again]
             clamp = (-np.inf, np.inf) if keep == 1 else (-1.1, 1.2)
-            numbers = [3.5 if guide is not None else 1.0, *clamp, -1.5, 91.3]
+            numbers = [3.5 if guide is not None else 1.0, *clamp, -1.5, 91.3, 0.37]
             lib.sampler_step_cpu([n, half, 2, keep, quantise], numbers, 9, 3, [address(a) for a in buffers], 2)
             show(following)
             show(kept)
+            show(told)
+            assert quantise or (told == following * np.float32(0.37)).all() and (told == again).all()
 assert "torch" not in sys.modules, "the extension must be of use where torch is not installed"
 """
 
@@ -162,7 +165,7 @@ def test_instruction_sets_give_the_same_bits():
             continue
         assert done.returncode == 0, done.stderr
         found[choice] = done.stdout.split()
-    assert len(found["scalar"]) == 43
+    assert len(found["scalar"]) == 61
     assert all(digests == found["scalar"] for digests in found.values())
     if len(found) == 1:
         pytest.skip("this processor has the scalar kernels only")

@@ -104,7 +104,7 @@ def diffusion_step(
     wanted = schedule.remembers if schedule.reads_memory(step + 1) else None
     kept = np.empty(x.shape, np.float32) if wanted == "x0" else None
     bad, row = np.zeros(1, np.int32), np.array([step], np.int64)
-    given = (x, eps, eps_uncond, memory, table, row, following, kept, None if quantise is None else bad)
+    given = (x, eps, eps_uncond, memory, table, row, following, kept, None if quantise is None else bad, None, None)
     addresses = [0 if values is None else values.ctypes.data for values in given]
     sizes = [
         x.size,
@@ -114,7 +114,7 @@ def diffusion_step(
         int(bool(quantise)),
     ]
     levels = [0.0, 1.0] if quantise is None else [quantise[0], 255 / (quantise[1] - quantise[0])]
-    numbers = [float(scale), *(clamp or (-math.inf, math.inf)), *levels]
+    numbers = [float(scale), *(clamp or (-math.inf, math.inf)), *levels, 1.0]
     place = noise_place("raw.diffusion_step", x.shape, seed or 0, 0, first)
     if x.size:
         lib.sampler_step_cpu(sizes, numbers, place[0], place[2], addresses, team(threads))

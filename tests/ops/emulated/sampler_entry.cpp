@@ -26,5 +26,7 @@ extern "C" void emulated_step(const int64_t* numbers, const float* limits, const
   spec.keep = static_cast<Keep>(numbers[3]), spec.quantise = numbers[4] != 0;
   spec.seed = numbers[5], spec.offset = numbers[6];
   spec.guidance = limits[0], spec.lo = limits[1], spec.hi = limits[2], spec.from = limits[3], spec.scale = limits[4];
-  sampler_step_cuda(spec, {x, conditional, unconditional, memory, table, row, next, kept, not_a_number}, nullptr);
+  const SamplerBuffers buffers{x,    conditional, unconditional, memory,  table,  row,
+                               next, kept,        not_a_number,  nullptr, nullptr};
+  sampler_step_cuda(spec, buffers, nullptr);
 }
