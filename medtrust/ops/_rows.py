@@ -70,6 +70,9 @@ class Rows:
         if self._guided:
             self._told = torch.cat([self._told, self._told])
         self._spare: list[Tensor] = []
+        self._strides = x.stride()
+        self._other = x  # where the next x goes when x is remembered; then it is the memory
+        self._memory = 0
 
     def told(self) -> Tensor:
         """What the network sees now: [N, ...], or [2N, ...] with x twice; the next `take` overwrites it."""
