@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,12 @@ __all__ = ["merge"]
 
 
 def merge(
-    study: Study, statements: Sequence[Statement] | Pool, *, policy: str | Path = "research", strict: bool = False
+    study: Study,
+    statements: Sequence[Statement] | Pool,
+    *,
+    policy: str | Path = "research",
+    strict: bool = False,
+    transport: Mapping[str, Any] | None = None,
 ) -> TrustReport:
     """Join what the sites revealed into a judged trust report.
 
@@ -30,6 +35,7 @@ def merge(
         statements: The sites' statements in any order, or a pool.
         policy: A policy file or the name of a ready one.
         strict: A WARN exits 1.
+        transport: How the statements travelled and what was refused on the way; None where files were handed over.
 
     Returns:
         The report; the same statements give the same bytes.
@@ -50,12 +56,16 @@ def merge(
     if study.asks("privacy.ct"):
         results.append(ranks_row(pool))
     report = build_report(
-        run=_run(pool), subject=study.header["subject"], data=_data(pool), results=results, failures=[]
+        run=_run(pool, transport or {"kind": "files"}),
+        subject=study.header["subject"],
+        data=_data(pool),
+        results=results,
+        failures=[],
     )
     return gate.judge(report, rules, strict=strict)
 
 
-def _run(pool: Pool) -> dict[str, Any]:
+def _run(pool: Pool, transport: Mapping[str, Any]) -> dict[str, Any]:
     study = pool.study
     return {
         "tool": {"name": "medtrust", "version": __version__},
@@ -69,6 +79,7 @@ def _run(pool: Pool) -> dict[str, Any]:
             "sites": {name: _revealed(pool, name) for name in pool.facts},
             "took_part": list(pool.sites),
             "absent": sorted(set(study.keys) - set(pool.sites)),
+            "transport": dict(transport),
         },
     }
 
