@@ -2,7 +2,7 @@
 
 In each discipline: which degradations each feature space notices (`medtrust selftest --suite features`), and whether
 each copy detector stays quiet on copy-free sets and finds planted copies (`--suite privacy`). The result file grows by
-one discipline at a time; `--page` writes the tables of docs/disciplines.md from it.
+one discipline at a time; `python benchmarks/tables.py` writes docs/disciplines.md from it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from medtrust.types import SuiteInput
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "disciplines.json"
-PAGE = ROOT / "docs" / "disciplines.md"
 SPACES = ("radiomics", "efficientnet-lite0")
 LOOKED_AT = 640  # images that each network reads: 64 to degrade and as many others as the check compares with
 
@@ -57,50 +56,6 @@ def measure(name: str, work: Path, spaces: list[str]) -> dict[str, Any]:
     return {"images": len(train), "units": len(set(train.patients)), "suites": suites}
 
 
-def page(text: str, results: dict[str, Any]) -> str:
-    """Put the tables of a result file between their marks.
-
-    Args:
-        text: The page.
-        results: Content of the result file.
-    """
-    rows = results["disciplines"]
-    for mark, lines in (("spaces", _spaces(rows)), ("detectors", _detectors(rows))):
-        before, rest = text.split(f"<!-- {mark} -->\n")
-        _, after = rest.split(f"<!-- /{mark} -->")
-        text = before + f"<!-- {mark} -->\n" + "\n".join(lines) + f"\n<!-- /{mark} -->" + after
-    return text
-
-
-def _suite(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return {item["name"]: item for item in row["suites"][name]}
-
-
-def _spaces(rows: dict[str, Any]) -> list[str]:
-    kinds = ["blur", "noise", "bias_field", "gamma", "downsampling", "texture_swap"]
-    lines = [
-        "| discipline | space | " + " | ".join(kind.replace("_", " ") for kind in kinds) + " | |",
-        "|---|---|" + "---|" * (len(kinds) + 1),
-    ]
-    for name in DISCIPLINES:
-        for space, item in _suite(rows[name], "features").items() if name in rows else ():
-            spearman = item["facts"]["spearman"]
-            verdict = "fit" if item["status"] == "ok" else "**unfit**"
-            lines.append(f"| {name} | {space} | " + " | ".join(f"{spearman[k]:.2f}" for k in kinds) + f" | {verdict} |")
-    return lines
-
-
-def _detectors(rows: dict[str, Any]) -> list[str]:
-    names = list(dict.fromkeys(d for row in rows.values() for d in _suite(row, "privacy")))
-    lines = ["| discipline | images | units | " + " | ".join(names) + " |", "|---|---|---|" + "---|" * len(names)]
-    for name in DISCIPLINES:
-        if name in rows:
-            suite = _suite(rows[name], "privacy")
-            cells = [suite[d]["status"].replace("_", " ") if d in suite else "" for d in names]
-            lines.append(f"| {name} | {rows[name]['images']} | {rows[name]['units']} | " + " | ".join(cells) + " |")
-    return lines
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,19 +63,15 @@ def main() -> None:
     parser.add_argument("--features", default=",".join(SPACES))
     parser.add_argument("--only", choices=list(DISCIPLINES), action="append")
     parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--page", action="store_true", help="Only write the page.")
     options = parser.parse_args()
     found = json.loads(options.out.read_text()) if options.out.is_file() else {"disciplines": {}}
-    if not options.page:
-        torch.set_num_threads(1)
-        for name in options.only or DISCIPLINES:
-            if name not in found["disciplines"]:
-                found["disciplines"][name] = measure(name, options.work, options.features.split(","))
-                found |= {"torch": torch.__version__, "machine": platform.machine()}
-                options.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-                print(name, "done", flush=True)
-        return
-    PAGE.write_text(page(PAGE.read_text(), found))
+    torch.set_num_threads(1)
+    for name in options.only or DISCIPLINES:
+        if name not in found["disciplines"]:
+            found["disciplines"][name] = measure(name, options.work, options.features.split(","))
+            found |= {"torch": torch.__version__, "machine": platform.machine()}
+            options.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            print(name, "done", flush=True)
 
 
 if __name__ == "__main__":

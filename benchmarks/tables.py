@@ -1,4 +1,4 @@
-"""Write the tables of docs/metrics and docs/features.md from plugins' specs and benchmarks' results.
+"""Write the tables of docs/ from plugins' specs, the configuration's keys and benchmarks' results.
 
     python benchmarks/tables.py
 
@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +140,85 @@ def generators() -> str:
     return "\n".join(lines)
 
 
+def ranking() -> str:
+    """One line per space and set, as `benchmarks/ranking.py` found them, the best first."""
+    shown = {
+        "holdout": "holdout (the real-against-real null)",
+        "resampled train": "resampled train: turned, mirrored, faint noise",
+        "vae, 600 steps": "VAE, 600 steps",
+        "vae, 20 steps": "VAE, 20 steps",
+        "holdout, blurred": "holdout, blurred by one pixel",
+        "holdout, darkest third": "holdout, only its darkest third",
+    }
+    lines = ["| space | set | n | Fréchet distance | precision | recall |", f"|{'---|' * 6}"]
+    for space, rows in results("ranking")["spaces"].items():
+        found = {row["set"]: row for row in rows}
+        for name, words in shown.items():
+            row = found[name]
+            cells = [
+                "{:.3g} [{:.3g}, {:.3g}]".format(*(x + 0.0 for x in row[key])) for key in ("fd", "precision", "recall")
+            ]
+            lines.append(f"| {space} | {words} | {row['n']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def disciplines() -> str:
+    """One line per discipline and space, as `benchmarks/disciplines.py` found them."""
+    kinds = ["blur", "noise", "bias_field", "gamma", "downsampling", "texture_swap"]
+    heads = [kind.replace("_", " ") for kind in kinds]
+    lines = [f"| discipline | space | {' | '.join(heads)} | |", f"|{'---|' * (len(kinds) + 3)}"]
+    for name, row in results("disciplines")["disciplines"].items():
+        for item in row["suites"]["features"]:
+            values = " | ".join(f"{item['facts']['spearman'][kind]:.2f}" for kind in kinds)
+            lines.append(f"| {name} | {item['name']} | {values} | {'fit' if item['status'] == 'ok' else '**unfit**'} |")
+    return "\n".join(lines)
+
+
+def detectors() -> str:
+    """One line per discipline: how each copy detector did."""
+    found = results("disciplines")["disciplines"]
+    names = [item["name"] for item in next(iter(found.values()))["suites"]["privacy"]]
+    lines = [f"| discipline | images | units | {' | '.join(names)} |", f"|{'---|' * (len(names) + 3)}"]
+    for name, row in found.items():
+        status = {item["name"]: item["status"].replace("_", " ") for item in row["suites"]["privacy"]}
+        cells = " | ".join(status.get(detector, "too few images") for detector in names)
+        lines.append(f"| {name} | {row['images']} | {row['units']} | {cells} |")
+    return "\n".join(lines)
+
+
+def transfer() -> str:
+    """One line per target and source, as `benchmarks/transfer.py` found them."""
+    lines = [
+        "| target | source | seeds | FD from nothing | transferred | better in | recall from nothing | transferred |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    roads: dict[tuple[str, str], list[Any]] = {}
+    for row in results("transfer")["rows"]:
+        roads.setdefault((row["target"], row["source"]), []).append(row)
+    ways = ("from nothing", "transferred")
+    for (target, source), rows in roads.items():
+        fd, recall = (
+            [median(row[way][f"{name}[radiomics]"] for row in rows) for way in ways]
+            for name in ("fidelity.fd", "diversity.recall")
+        )
+        better = sum(row[ways[1]]["fidelity.fd[radiomics]"] < row[ways[0]]["fidelity.fd[radiomics]"] for row in rows)
+        cells = [target, source, str(len(rows)), *(f"{x:.3g}" for x in fd), f"{better} of {len(rows)}"]
+        lines.append(f"| {' | '.join([*cells, *(f'{x:.2f}' for x in recall)])} |")
+    return "\n".join(lines)
+
+
+def settings() -> str:
+    """One line per key of the configuration."""
+    from medtrust.config import KEYS
+
+    lines = ["| key | default | what |", "|---|---|---|"]
+    for name, key in KEYS.items():
+        default = ", ".join(key.default) if isinstance(key.default, tuple) else key.default
+        shown = "" if default is None or default == "" or default == {} else f"`{str(default).lower()}`"
+        lines.append(f"| `{name}` | {shown} | {key.help} |")
+    return "\n".join(lines)
+
+
 def _figure(row: Any, ending: str, field: str = "value") -> str:
     """A number of a row's result, or why there is none."""
     found = next((result for name, result in row["results"].items() if name.endswith(ending)), {})
@@ -153,6 +233,8 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "physics": (ROOT / "docs" / "physics.md", physics),
     "precision": (ROOT / "docs" / "features.md", precision),
     "validity": (ROOT / "docs" / "features.md", validity),
+    "ranking": (ROOT / "docs" / "features.md", ranking),
+    "settings": (ROOT / "docs" / "reference" / "settings.md", settings),
 }
 
 

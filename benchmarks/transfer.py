@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from medtrust.sources import GeneratorSource, open_generator, readers_of
 from peers import ROOT, machine
 
 RESULT = ROOT / "benchmarks" / "results" / "transfer.json"
-PAGE = ROOT / "docs" / "disciplines.md"
 ROADS = (
     ("ophthalmology", "dermatology"),
     ("pathology", "dermatology"),
@@ -126,54 +124,14 @@ def row(target: str, source: str, seed: int, work: Path) -> dict[str, Any]:
     return out
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of the table on the page.
-
-    Args:
-        rows: Of the result file.
-    """
-    lines = [
-        "| target | source | seeds | FD from nothing | transferred | better in | recall from nothing | transferred |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    fd, recall = f"fidelity.fd[{SPACE}]", f"diversity.recall[{SPACE}]"
-    for target, source in ROADS:
-        mine = [r for r in rows if (r["target"], r["source"]) == (target, source)]
-        if not mine:
-            continue
-        figure = {
-            (name, key): statistics.median(r[name][key] for r in mine)
-            for name in ("from nothing", "transferred")
-            for key in (fd, recall)
-        }
-        better = sum(r["transferred"][fd] < r["from nothing"][fd] for r in mine)
-        cells = [
-            target,
-            source,
-            str(len(mine)),
-            *(f"{figure[name, fd]:.3g}" for name in ("from nothing", "transferred")),
-            f"{better} of {len(mine)}",
-            *(f"{figure[name, recall]:.2f}" for name in ("from nothing", "transferred")),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 def main() -> None:
     """Run what the result file lacks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("transfer"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--page", action="store_true", help="Only write the page.")
     options = parser.parse_args()
     found = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
-    if options.page:
-        before, rest = PAGE.read_text().split("<!-- transfer -->\n")
-        after = rest.split("<!-- /transfer -->")[1]
-        lines = "\n".join(table(found["rows"]))
-        PAGE.write_text(f"{before}<!-- transfer -->\n{lines}\n<!-- /transfer -->{after}")
-        return
     torch.set_num_threads(1)
     assert {name for road in ROADS for name in road} <= set(DISCIPLINES)
     for seed in range(options.seeds):

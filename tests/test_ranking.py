@@ -68,8 +68,8 @@ def measured(ranking, tmp_path_factory) -> dict[str, dict[str, dict]]:
     rows = rng.integers(240, size=240)
     sets["near"] = ranking.edited("synthetic", sets["train"], rows, ranking.resample, 0)
     sets["holdout, blurred"] = ranking.edited("synthetic", sets["holdout"], range(240), ranking.blur, 0)
-    dark = ranking.darkest(sets["holdout"], 1 / 3)
-    sets["holdout, darkest third"] = ranking.edited("synthetic", sets["holdout"], dark, ranking.same, 0)
+    dark = ranking.darkest(sets["holdout"], 1 / 4)
+    sets["holdout, darkest quarter"] = ranking.edited("synthetic", sets["holdout"], dark, ranking.same, 0)
     extractors = {"radiomics": Radiomics(), "spectrum": Spectrum()}
     found = {name: survey(each, extractors, sets["train"].intensity) for name, each in sets.items()}
     return {
@@ -90,7 +90,7 @@ def test_generators_are_ranked_with_intervals_apart(measured, space: str) -> Non
 
 @pytest.mark.parametrize("space", ["radiomics", "spectrum"])
 def test_blur_costs_precision_and_a_dropped_mode_costs_recall(measured, space: str) -> None:
-    whole, blurred, dropped = (measured[space][f"holdout{rest}"] for rest in ("", ", blurred", ", darkest third"))
+    whole, blurred, dropped = (measured[space][f"holdout{rest}"] for rest in ("", ", blurred", ", darkest quarter"))
     assert blurred["precision"][2] < whole["precision"][1]
     assert dropped["recall"][2] < whole["recall"][1]
     assert dropped["precision"][2] > whole["precision"][1]

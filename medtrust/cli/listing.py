@@ -89,6 +89,33 @@ def data_get(name: str, cache: Path | None, offline: bool) -> None:
     click.echo(place)
 
 
+@data.command("split")
+@click.argument("source", type=PATH)
+@click.option("--holdout", type=float, default=0.5, show_default=True, help="Share of the patients for the holdout.")
+@click.option("--stratify", metavar="COLUMN", help="Manifest column of which both sides shall hold the same mixture.")
+@click.option("--patients", metavar="REGEX", help="Finds the patient in a file's path.")
+@click.option("--intensity", metavar="LO:HI[:UNIT]", help="Declared range, where the files leave it open.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def data_split(
+    source: Path, holdout: float, stratify: str | None, patients: str | None, intensity: str | None, seed: int
+) -> None:
+    """Divide SOURCE by patient: writes train.csv and holdout.csv beside the images, which audits take as sets."""
+    from medtrust.host import build_host
+    from medtrust.images import open_set, parse_intensity, split_set, write_split
+    from medtrust.progress import make_progress
+    from medtrust.sources import readers_of
+
+    declared = parse_intensity(intensity) if intensity else None
+    images = open_set(source, "train", readers_of(build_host()), patients=patients, intensity=declared)
+    images.inspect(progress=make_progress())
+    split = split_set(images, holdout, seed=seed, stratify=stratify)
+    sides = zip(write_split(source, images, split), split.patients, (split.train, split.holdout), strict=True)
+    for path, count, rows in sides:
+        click.echo(f"{path}: {len(rows)} images of {count} patients")
+    if split.joined:
+        click.echo(f"{split.joined} patients share an exact image with another and were kept on its side")
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> None:

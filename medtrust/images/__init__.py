@@ -8,6 +8,7 @@ from medtrust.images.opening import open_set
 from medtrust.images.readers import Readers
 from medtrust.images.rendering import difference, normalise, render
 from medtrust.images.slicing import Slices, parse_slices
+from medtrust.images.splitting import Split, split_set, write_split
 from medtrust.images.writing import write_set
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ImageSet",
     "Readers",
     "Slices",
+    "Split",
     "cividis",
     "common_intensity",
     "difference",
@@ -26,6 +28,8 @@ __all__ = [
     "parse_intensity",
     "parse_slices",
     "render",
+    "split_set",
     "strip",
     "write_set",
+    "write_split",
 ]

@@ -21,7 +21,7 @@ SPARE = 16  # candidates beyond k: what lets the bounds prove that nothing neare
 class Neighbours(NamedTuple):
     """What `nearest` returns.
 
-    Args:
+    Attributes:
         distances: `[n, k]` float64, Euclidean, ascending.
         indices: `[n, k]` int64, rows of the reference; equal distances are in order of index.
     """
@@ -33,7 +33,7 @@ class Neighbours(NamedTuple):
 class Prdc(NamedTuple):
     """What `prdc` returns; each is higher for better sets.
 
-    Args:
+    Attributes:
         precision: Share of fake rows inside a real ball, 0..1.
         recall: Share of real rows inside a fake ball, 0..1.
         density: Mean number of real balls around a fake row, divided by k; 0 upwards, 1 for equal sets.

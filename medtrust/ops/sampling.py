@@ -24,7 +24,7 @@ KEEP_NOTHING, KEEP_CLEAN, KEEP_X = 0, 1, 2  # csrc/sampler.h: Keep
 class Stepped(NamedTuple):
     """What a step returns.
 
-    Args:
+    Attributes:
         x: The next x `[N, ...]` float32, or uint8 images where `quantise` was given.
         memory: What the next row wants, or None.
     """

@@ -23,7 +23,7 @@ FINE, EMPTY = 0, 1
 class Radiomics(NamedTuple):
     """What `radiomics` returns.
 
-    Args:
+    Attributes:
         values: `[N, F]`, one row per image.
         names: F column names, such as `glcm.contrast`.
     """

@@ -176,7 +176,7 @@ class Decoder(Protocol):
 class Denoiser(Protocol):
     """A diffusion or flow model whose network can be asked at any noise level.
 
-    Args:
+    Attributes:
         prediction: What `denoise` returns: "epsilon", "v", "x0", "flow" (noise - clean) or "edm" (the raw network).
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medtrust_features.rows import moments, row_mean
+from medtrust_features.rows import moments, row_mean, signed_log
 
 __all__ = ["EDGE_NAMES", "edge_features"]
 
@@ -17,8 +17,8 @@ SCALES = (2, 4, 8)
 EDGE_NAMES = (
     "gradient.magnitude_mean",
     "gradient.magnitude_sd",
-    "gradient.magnitude_skewness",
-    "gradient.magnitude_kurtosis",
+    "gradient.magnitude_log_skewness",
+    "gradient.magnitude_log_kurtosis",
     "gradient.laplacian_mean_absolute",
     "gradient.laplacian_sd",
     "gradient.noise",
@@ -65,7 +65,9 @@ def _fine(plane: Array) -> list[Array]:
     laplacian = (bend[:, :, 1:-1] + horizontal).reshape(n, -1)
     both = bend[:, :, :-2] - 2 * bend[:, :, 1:-1] + bend[:, :, 2:]
     noise = row_mean(np.abs(both).reshape(n, -1)) * (np.sqrt(np.pi / 2) / 6)
-    return [*moments(magnitude.reshape(n, -1)), row_mean(np.abs(laplacian)), moments(laplacian)[1], noise]
+    mean, sd, skewness, kurtosis = moments(magnitude.reshape(n, -1))
+    shape = [mean, sd, signed_log(skewness), signed_log(kurtosis)]
+    return [*shape, row_mean(np.abs(laplacian)), moments(laplacian)[1], noise]
 
 
 def _halve(plane: Array) -> Array:

@@ -11,22 +11,22 @@ import torch
 from medtrust.types import Intensity
 from medtrust_features.edges import EDGE_NAMES, edge_features
 from medtrust_features.planes import as_array, chroma, luminance, scaled
-from medtrust_features.rows import FLAT, entropy, moments, ratio, row_mean
+from medtrust_features.rows import FLAT, entropy, moments, ratio, row_mean, signed_log
 from medtrust_features.texture import GLCM_NAMES, glcm_features, quantise
 
 __all__ = ["Radiomics"]
 
 Array = np.ndarray[Any, Any]
 
-VERSION = "1"
+VERSION = "2"
 CHUNK_PIXELS = 65536  # pixels of one plane worked on at a time: a few half-megabyte arrays, which stay in the cache
 DECIMALS = 12  # the colour difference of a grey image is zero, not the rounding noise of the luma weights
 
 FIRST_ORDER_NAMES = (
     "firstorder.mean",
     "firstorder.sd",
-    "firstorder.skewness",
-    "firstorder.kurtosis",
+    "firstorder.log_skewness",
+    "firstorder.log_kurtosis",
     "firstorder.minimum",
     "firstorder.p10",
     "firstorder.p25",
@@ -43,7 +43,7 @@ COLOUR_NAMES = (
     *(
         f"colour.{plane}_{statistic}"
         for plane in ("cb", "cr")
-        for statistic in ("mean", "sd", "skewness", "p10", "p90")
+        for statistic in ("mean", "sd", "log_skewness", "p10", "p90")
     ),
     "colour.correlation_y_cb",
     "colour.correlation_y_cr",
@@ -56,7 +56,9 @@ class Radiomics:
     """First-order statistics, co-occurrence texture, edges and colour, all over the declared intensity range.
 
     The grey plane is the channel of a grey image and the BT.601 luma of a colour image. Colour is described by the two
-    colour differences; a grey image has zeros there. Runs on the CPU in float64: row i has the same bits in any batch.
+    colour differences; a grey image has zeros there. Third and fourth moments enter by their logarithms or roots, lest
+    one flat image with a bright spot outweigh a thousand others. Runs on the CPU in float64: row i has the same bits in
+    any batch.
 
     Args:
         bins: Grey levels over the declared range, for histogram and co-occurrence; a multiple of 16.
@@ -138,8 +140,8 @@ def _first_order(grey: Array, bins: int) -> Array:
     columns = (
         mean,
         sd,
-        skewness,
-        kurtosis,
+        signed_log(skewness),
+        signed_log(kurtosis),
         *_quantiles(rows, QUANTILES),
         row_mean(np.abs(rows - mean[:, None])),
         np.sqrt(row_mean(rows * rows)),
@@ -157,7 +159,7 @@ def _colour(unit: Array, grey: Array) -> Array:
     columns: list[Array] = []
     for plane in planes[1:]:
         mean, sd, skewness, _ = moments(plane)
-        columns += [mean, sd, skewness, *_quantiles(plane, (0.1, 0.9))]
+        columns += [mean, sd, signed_log(skewness), *_quantiles(plane, (0.1, 0.9))]
     columns += [_correlation(planes[a], planes[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
     return np.stack(columns, axis=1)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FLAT", "entropy", "moments", "ratio", "row_mean", "row_sum"]
+__all__ = ["FLAT", "entropy", "moments", "ratio", "row_mean", "row_sum", "signed_log"]
 
 Array = np.ndarray[Any, Any]
 
@@ -55,6 +55,18 @@ def moments(values: Array) -> tuple[Array, Array, Array, Array]:
     skewness = ratio(third, variance * sd, varied, 0.0)
     kurtosis = ratio(fourth, variance * variance, varied, 3.0) - 3.0
     return mean, sd, skewness, kurtosis
+
+
+def signed_log(values: Array) -> Array:
+    """Map v to sign(v) log(1 + |v|): order and sign stay, and a tail of powers becomes one of logarithms.
+
+    The logarithm runs over a multiple of 16 elements, so that none is left to a scalar loop with other bits.
+    """
+    flat = np.abs(values).ravel()
+    padded = np.ones(-(-flat.size // 16) * 16)
+    padded[: flat.size] += flat
+    result: Array = np.copysign(np.log(padded)[: flat.size].reshape(values.shape), values)
+    return result
 
 
 def entropy(counts: Array, total: int) -> Array:

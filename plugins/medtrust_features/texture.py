@@ -25,8 +25,8 @@ GLCM_NAMES = (
     "glcm.inverse_difference_moment",
     "glcm.correlation",
     "glcm.sum_entropy",
-    "glcm.cluster_shade",
-    "glcm.cluster_prominence",
+    "glcm.cluster_shade_root",
+    "glcm.cluster_prominence_root",
     "glcm.information_correlation_1",
 )
 
@@ -90,9 +90,11 @@ def _by_difference(matrix: Array) -> Array:
 def glcm_features(plane: Array, bins: int) -> Array:
     """Compute each GLCM feature per direction, then average over the directions.
 
-    Contrast, difference average, cluster shade and prominence are in units of the declared range (levels divided by
-    bins - 1); entropies are shares of the largest possible one. A plane of one level, or of one pixel, gives entropy
-    and contrast 0, and correlation, angular second moment and joint maximum 1.
+    Contrast, difference average and the clusters are in units of the declared range (levels divided by bins - 1). Of
+    cluster shade the cube root is taken after averaging, of cluster prominence the fourth root: a third and a fourth
+    power have tails in which one image outweighs a thousand. Entropies are shares of the largest possible one. A plane
+    of one level, or of one pixel, gives entropy and contrast 0, and correlation, angular second moment and joint
+    maximum 1.
 
     Args:
         plane: [N, H, W] float64 in declared ranges, finite.
@@ -118,7 +120,11 @@ def glcm_features(plane: Array, bins: int) -> Array:
             one_level[:, GLCM_NAMES.index(f"glcm.{name}")] = 1.0
         return one_level
     per_direction = [_one_direction(counts[:, d], int(total), bins) for d, total in enumerate(totals)]
-    return sum(per_direction[1:], start=per_direction[0]) / len(totals)
+    values: Array = sum(per_direction[1:], start=per_direction[0]) / len(totals)
+    shade, prominence = (GLCM_NAMES.index(f"glcm.cluster_{name}_root") for name in ("shade", "prominence"))
+    values[:, shade] = np.cbrt(values[:, shade])
+    values[:, prominence] = np.sqrt(np.sqrt(np.maximum(values[:, prominence], 0.0)))
+    return values
 
 
 def _one_direction(counts: Array, total: int, bins: int) -> Array:
