@@ -36,4 +36,4 @@ def test_the_reference_lists_every_public_module(package: str) -> None:
     folder = ROOT / "medtrust" / package
     public = {path.stem for path in folder.glob("[!_]*.py") if not path.stem.startswith("reference")}
     listed = {line.rsplit(".", 1)[1] for line in page.splitlines() if line.startswith(":::")}
-    assert listed == public
+    assert listed == public, f"docs/reference/{package}.md lacks or has too much of {sorted(listed ^ public)}"
