@@ -30,9 +30,7 @@ from medtrust.types import Generator, Intensity, SetName
 from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
-    from medtrust.cache import FeatureStore
     from medtrust.config import Config
-    from medtrust.extraction import Survey
     from medtrust.host import Host
     from medtrust.images import ImageSet, Slices
     from medtrust.report import TrustReport
@@ -71,6 +69,8 @@ def audit(
     config: Config | None = None,
     device: str = "cpu",
     precision: str = "fp32",
+    engine: str = "local",
+    ray_address: str | None = None,
     workers: int | None = None,
     batch_size: int = 64,
     offline: bool | None = None,
@@ -111,7 +111,10 @@ def audit(
             none are given.
         device: cpu or cuda.
         precision: fp32 or bf16, for feature spaces that run a network; docs/features.md says what bf16 changes.
-        workers: Decoding threads.
+        engine: local or ray: who decodes images, extracts features and searches neighbours. It changes no byte of the
+            report; see docs/scale.md.
+        ray_address: HOST:PORT of a running Ray cluster; a private one is started on this machine when not given.
+        workers: Decoding threads of local, worker processes of ray.
         batch_size: Images per extraction batch.
         offline: Never open a socket; true by default under CI.
         allow_code: A generator's artefact may bring code and have it run, in a process with limits.
@@ -132,8 +135,9 @@ def audit(
     from medtrust.inputs import by_image, by_volume, check_volume_features, describe_volumes
     from medtrust.inspection import Observation, hold_against
     from medtrust.report import build_report
+    from medtrust.scaling import make_engine
     from medtrust.sources import open_source
-    from medtrust.spaces import load_spaces
+    from medtrust.spaces import openings
     from medtrust.validity import check_spaces
 
     clock = _Clock()
@@ -163,9 +167,11 @@ def audit(
     place = ensure_folder(Path(out)) if out is not None else None
     offline = bool(os.environ.get("CI")) if offline is None else offline
     cache_dir = Path(cache) if cache else Path(platformdirs.user_cache_dir("medtrust"))
-    extractors = load_spaces(
+    machine = make_engine(engine, address=ray_address, workers=workers, offline=offline, device=device)
+    recipes = openings(
         plan.spaces, host, weights or {}, offline=offline, cache_dir=cache_dir, device=device, precision=precision
     )
+    extractors = {name: recipe.open() for name, recipe in recipes.items()}
 
     clock.mark("plan")
     sets: dict[SetName, ImageSet] = {}
@@ -200,30 +206,36 @@ def audit(
     clock.mark("open")
 
     store = FeatureStore(cache_dir / "features")
-    surveys = _survey(sets, extractors, declared, store, batch_size, workers, progress)
-    clock.mark("features")
-    given = by_image(sets, surveys, extractors, declared)
-    whole = by_volume(sets, surveys, extractors, how) if how else None
-    chosen = {name: extractors[name] for name in plan.judged_spaces}
-    checks = check_spaces(
-        sets["train"], surveys["train"].features, chosen, declared, store,
-        seed=seed, batch_size=batch_size, progress=progress,
-    )  # fmt: skip
-    clock.mark("validity")
-    validity = {name: check.selftest for name, check in checks.items()}
-    outcome = run_plan(
-        plan,
-        host,
-        given.sets,
-        given.features,
-        declared,
-        progress,
-        embed=given.embed,
-        generator=generator,
-        validity=validity,
-        volumes=whole,
-    )
-    clock.mark("metrics")
+    with machine:
+        surveys = {
+            name: machine.survey(images, extractors, recipes, declared, store, batch_size=batch_size, progress=progress)
+            for name, images in sets.items()
+        }
+        clock.mark("features")
+        given = by_image(sets, surveys, extractors, declared)
+        whole = by_volume(sets, surveys, extractors, how) if how else None
+        chosen = {name: extractors[name] for name in plan.judged_spaces}
+        checks = check_spaces(
+            sets["train"], surveys["train"].features, chosen, declared, store,
+            seed=seed, batch_size=batch_size, progress=progress,
+        )  # fmt: skip
+        clock.mark("validity")
+        validity = {name: check.selftest for name, check in checks.items()}
+        with machine.searching():
+            outcome = run_plan(
+                plan,
+                host,
+                given.sets,
+                given.features,
+                declared,
+                progress,
+                embed=given.embed,
+                generator=generator,
+                validity=validity,
+                volumes=whole,
+            )
+        clock.mark("metrics")
+        facts_of_engine = machine.facts()
     maps, broken, spent = run_explainers(
         plan.explainers, outcome.results, host, level=level, seed=seed, progress=progress, timeout=metric_timeout
     )
@@ -249,6 +261,7 @@ def audit(
             "command": sys.argv,
             "started": clock.started,
             "settings": config.as_dict() if config else {},
+            "engine": facts_of_engine,
             "seconds": {"stages": clock.stages, "metrics": {**outcome.seconds, **spent}},
             "plugins": account(
                 ((job.contribution.source.label, job.ids[0]) for job in plan.jobs), outcome.seconds, outcome.usage
@@ -356,31 +369,6 @@ def _check_subgroups(sets: Mapping[SetName, ImageSet], columns: Sequence[str]) -
                 f"--subgroups {column}: {len(everything)} different values are no subgroups; put them into at most "
                 f"{MOST_SUBGROUPS} classes, such as ages by decade"
             )
-
-
-def _survey(
-    sets: Mapping[SetName, ImageSet],
-    extractors: Mapping[str, Any],
-    intensity: Intensity,
-    store: FeatureStore,
-    batch_size: int,
-    workers: int | None,
-    progress: Progress,
-) -> dict[SetName, Survey]:
-    from medtrust.extraction import survey
-
-    return {
-        name: survey(
-            images,
-            extractors,
-            intensity,
-            store,
-            batch_size=batch_size,
-            workers=workers or min(8, os.cpu_count() or 1),
-            progress=progress,
-        )
-        for name, images in sets.items()
-    }
 
 
 def _run_facts(

@@ -87,6 +87,10 @@ class FeatureStore:
         known = self._rows(key)
         return [self._row(known, _raw(digest)) for digest in digests]
 
+    def digests(self, key: str) -> list[bytes]:
+        """Pixel digests, 32 bytes each, of all images whose features the store has; in no order."""
+        return list(self._rows(key).places)
+
     def add(self, key: str, digests: Sequence[str], values: torch.Tensor) -> None:
         """Write one shard; images that the store already has are left out.
 

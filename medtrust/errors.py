@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigError",
     "DataError",
+    "EngineError",
     "Insufficient",
     "MedtrustError",
     "NativeError",
@@ -50,6 +51,12 @@ class SelectionError(MedtrustError):
 
 class PluginError(MedtrustError):
     """A plugin that was asked for is broken, missing or ambiguous."""
+
+    exit_code = 70
+
+
+class EngineError(MedtrustError):
+    """An engine lost work, doubled it, or computes other bits than this process; nothing of it is reported."""
 
     exit_code = 70
 

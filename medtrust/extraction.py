@@ -9,14 +9,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from medtrust.cache import FeatureStore, space_key
-from medtrust.errors import DataError, PluginError
+from medtrust.cache import FeatureStore
+from medtrust.errors import DataError
 from medtrust.progress import Progress, QuietProgress
+from medtrust.rows import SpaceRows
 from medtrust.types import FeatureExtractor, FeatureMatrix, ImageRecord, Intensity, SetName
 
 __all__ = ["Embedder", "Scaling", "Survey", "standardise", "survey"]
 
-SHARD_ROWS = 512  # new rows that are written together: what a kill can cost
 CONSTANT_SCALE = 0.01  # the spread that a column gets which is constant in train but not in another set
 _RESOLUTION = 4 * float(np.finfo(np.float32).eps)
 
@@ -94,7 +94,7 @@ def survey(
         PluginError: An extractor returned something other than [N, d] features.
     """
     progress = progress or QuietProgress()
-    spaces = [_Space(name, extractor, intensity, store, len(images)) for name, extractor in extractors.items()]
+    spaces = [SpaceRows(name, extractor, intensity, store, len(images)) for name, extractor in extractors.items()]
     digests: list[str | None] = [None] * len(images)
     patients = [""] * len(images)
     with progress.stage(f"reading {images.name}", len(images)) as stage:
@@ -115,88 +115,6 @@ def survey(
         raise DataError(f"{len(images) - len(whole)} of the {len(images)} images of {images.name} were not decoded")
     features = {space.name: space.matrix(whole, tuple(patients)) for space in spaces}
     return Survey(whole, features, {space.name: space.extracted for space in spaces})
-
-
-class _Space:
-    """Collects the rows of one feature space, each distinct image once, in one matrix that is allotted once."""
-
-    def __init__(
-        self, name: str, extractor: FeatureExtractor, intensity: Intensity, store: FeatureStore | None, n: int
-    ) -> None:
-        self.name, self.extractor, self.intensity, self.store, self.n = name, extractor, intensity, store, n
-        self.digest = extractor.digest
-        self.key = space_key(self.digest, intensity)
-        self.values: torch.Tensor | None = None
-        self.rows: dict[str, int] = {}  # where the features of a digest are
-        self.pending: list[str] = []
-        self.extracted = 0
-
-    def take(self, indices: Sequence[int], records: Sequence[ImageRecord]) -> None:
-        new = {record.digest: (i, record) for i, record in zip(indices, records, strict=True)}
-        new = {digest: place for digest, place in new.items() if digest not in self.rows}
-        if self.store is not None and new:
-            for digest, row in zip(tuple(new), self.store.lookup(self.key, list(new)), strict=True):
-                if row is not None:
-                    self._keep(*new.pop(digest), row)
-        alike: dict[tuple[object, ...], list[tuple[int, ImageRecord]]] = {}
-        for i, record in new.values():
-            alike.setdefault((record.pixels.shape, record.pixels.dtype), []).append((i, record))
-        for group in alike.values():
-            found = self._extract([record for _, record in group])
-            for (i, record), row in zip(group, found, strict=True):
-                self._keep(i, record, row)
-                self.pending.append(record.digest)
-        if self.values is not None:
-            for i, record in zip(indices, records, strict=True):
-                if self.rows[record.digest] != i:
-                    self.values[i] = self.values[self.rows[record.digest]]
-        if len(self.pending) >= SHARD_ROWS:
-            self.flush()
-
-    def _keep(self, index: int, record: ImageRecord, row: torch.Tensor) -> None:
-        if self.values is None:
-            self.values = torch.empty(self.n, len(row))
-        if len(row) != (columns := self.values.shape[1]):
-            raise DataError(
-                f"{record.name} gives {len(row)} features in the space {self.name}, the images before it {columns}; "
-                "bring all images to one size, or choose another feature space"
-            )
-        self.values[index] = row
-        self.rows[record.digest] = index
-
-    def _extract(self, records: Sequence[ImageRecord]) -> torch.Tensor:
-        pixels = np.stack([record.pixels for record in records])
-        native = torch.from_numpy(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
-        with torch.no_grad():
-            values = self.extractor.extract(native, self.intensity)
-        if not isinstance(values, torch.Tensor) or values.ndim != 2 or len(values) != len(records):
-            shape = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-            raise PluginError(
-                f"feature space {self.name} must return [{len(records)}, d] features, it returned {shape}"
-            )
-        if self.extractor.names and len(self.extractor.names) != values.shape[1]:
-            raise PluginError(
-                f"feature space {self.name} names {len(self.extractor.names)} columns and returns {values.shape[1]}"
-            )
-        values = values.to("cpu", torch.float32)
-        bad = (~torch.isfinite(values).all(dim=1)).nonzero()
-        if len(bad):
-            raise DataError(
-                f"{records[int(bad[0])].name} has no finite features in the space {self.name}; "
-                "look for NaN or infinite pixels, and take the image out or repair it"
-            )
-        self.extracted += len(records)
-        return values
-
-    def flush(self) -> None:
-        if self.store is not None and self.pending:
-            assert self.values is not None  # what is pending was kept
-            self.store.add(self.key, self.pending, self.values[[self.rows[digest] for digest in self.pending]])
-        self.pending = []
-
-    def matrix(self, digests: tuple[str, ...], patients: tuple[str, ...]) -> FeatureMatrix:
-        values = self.values if self.values is not None else torch.zeros(0, len(self.extractor.names))
-        return FeatureMatrix(values, patients, digests, self.name, self.digest, tuple(self.extractor.names))
 
 
 @dataclass(frozen=True, slots=True)

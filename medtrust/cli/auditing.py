@@ -55,7 +55,13 @@ def _audit_options(command: F) -> F:
         click.option(
             "--precision", type=click.Choice(["fp32", "bf16"]), help="Arithmetic of networks.  [default: fp32]"
         ),
-        click.option("--workers", type=int, help="Decoding threads.  [default: number of cores]"),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            help="Who decodes, extracts and searches.  [default: local]",
+        ),
+        click.option("--ray-address", metavar="HOST:PORT", help="Ray cluster to join.  [default: a private one]"),
+        click.option("--workers", type=int, help="Decoding threads; processes of ray.  [default: number of cores]"),
         click.option("--batch-size", type=int, help="Images per batch.  [default: 64]"),
         click.option("--offline/--online", default=None, help="Never open a socket.  [default: offline under CI]"),
         click.option("--allow-code", is_flag=True, help="Let the generator's artefact run the code that it brings."),

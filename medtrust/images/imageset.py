@@ -77,13 +77,16 @@ class _Store:
         entry = self.entries[row]
         pixels = self._read(entry)
         found = digest(pixels, self.intensity)
-        outside = _count_outside(pixels, self.intensity)
+        self.learn(row, found, _count_outside(pixels, self.intensity))
+        return ImageRecord(pixels, entry.name, entry.patient, entry.header, found)
+
+    def learn(self, row: int, found: str, outside: int) -> None:
         with self.lock:
             known = self.digests[row]
             self.digests[row], self.outside[row] = found, outside
         if known not in (None, found):
+            entry = self.entries[row]
             raise DataError(f"{entry.path}: the pixels of {entry.name} changed since they were first read; run again.")
-        return ImageRecord(pixels, entry.name, entry.patient, entry.header, found)
 
     def _read(self, entry: Entry) -> npt.NDArray[Any]:
         try:
@@ -235,10 +238,8 @@ class ImageSet(Sequence[ImageRecord]):
         Yields:
             Batches whose content and order do not depend on `workers`.
         """
-        if size < 1:
-            raise ValueError("a batch holds at least one image")
         threads = workers if workers is not None else min(8, os.cpu_count() or 1)
-        chunks = [part for batch in self._cut(size) for part in _parts(batch)]
+        chunks = [part for batch in self.cuts(size) for part in _parts(batch)]
         held: list[ImageRecord] = []
         with (progress or QuietProgress()).stage(f"reading {self.name}", len(self)) as stage:
             for (indices, last), records in zip(chunks, _in_order(self._decode, chunks, threads), strict=True):
@@ -249,6 +250,34 @@ class ImageSet(Sequence[ImageRecord]):
                     yield Batch(tuple(range(start, indices.stop)), tuple(held))
                     held = []
 
+    def cuts(self, size: int) -> Iterator[range]:
+        """Cut the set into the batches of `batches`: consecutive images of one shape and dtype, at most `size`."""
+        if size < 1:
+            raise ValueError("a batch holds at least one image")
+        start = 0
+        for index in range(1, len(self) + 1):
+            if index == len(self) or index - start == size or self._kind(index) != self._kind(start):
+                yield range(start, index)
+                start = index
+
+    def entries(self, where: range) -> tuple[Entry, ...]:
+        """Where some images lie, and who reads them: what another process needs to decode them."""
+        return tuple(self._store.entries[self._rows[index]] for index in where)
+
+    def learn(self, where: range, digests: Sequence[str], outside: Sequence[int]) -> None:
+        """Take over what decoding has shown to another process, so that it is not decoded here as well.
+
+        Args:
+            where: Positions in this set.
+            digests: Pixel digest of each.
+            outside: How many pixels of each lie outside the declared range.
+
+        Raises:
+            DataError: A digest differs from what this process has seen.
+        """
+        for index, found, count in zip(where, digests, outside, strict=True):
+            self._store.learn(self._rows[index], found, count)
+
     def inspect(self, *, workers: int | None = None, progress: Progress | None = None) -> None:
         """Decode every image that was not decoded yet, so that digests and counts are known."""
         unseen = [index for index, row in enumerate(self._rows) if self._store.digests[row] is None]
@@ -258,14 +287,6 @@ class ImageSet(Sequence[ImageRecord]):
     def describe(self) -> dict[str, Any]:
         """Sum the set up for the report; decodes what was not decoded before, names no path and no patient."""
         return describe_set(self)
-
-    def _cut(self, size: int) -> Iterator[range]:
-        """Cut the set into batches by shape and dtype."""
-        start = 0
-        for index in range(1, len(self) + 1):
-            if index == len(self) or index - start == size or self._kind(index) != self._kind(start):
-                yield range(start, index)
-                start = index
 
     def _kind(self, index: int) -> tuple[tuple[int, ...], str]:
         header = self._store.entries[self._rows[index]].header
