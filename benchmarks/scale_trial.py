@@ -1,7 +1,7 @@
 """Which engine serves best? One pass over small images by five of them: `python benchmarks/scale_trial.py`
 
-Each does what an audit needs: decode (here: make) every image, extract a fixed random projection in batches of 64, return
-pixel digests and rows to one process. Two workers each, one thread per worker, the peers with their own defaults
+Each does what an audit needs: decode (here: make) every image, extract a fixed random projection in batches of 64,
+return pixel digests and rows to one process. Two workers each, one thread per worker, the peers with their own defaults
 elsewhere. Peers that are not installed are left out by name: pip install 'ray[data]' 'dask[distributed]'.
 
 Measured per engine: seconds to start, seconds per pass, the largest memory of all its processes together, whether the
@@ -237,7 +237,7 @@ class Memory:
 
 
 def tree() -> dict[int, float]:
-    """Proportional memory (PSS, which counts shared pages once) of this process and its descendants, MiB, by process."""
+    """Proportional memory (PSS, which counts shared pages once) of this process and all below it, MiB."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -275,7 +275,7 @@ def trial(make: Callable[[], Local], n: int, rounds: int, truth: list[Any]) -> d
                 seconds.append(time.perf_counter() - begun)
         same = _flat(found) == _flat(truth)
         killed = "not tried"
-        if not type(engine) is Local:
+        if type(engine) is not Local:
             with tempfile.TemporaryDirectory() as folder:
                 begun = time.perf_counter()
                 try:

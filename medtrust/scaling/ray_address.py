@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import subprocess
+import sys
 
 from medtrust.errors import ConfigError
 
 __all__ = ["check_address", "is_loopback", "note_of"]
 
 _PATIENCE = 5.0
+_MORE_PATIENCE = 45.0  # Ray itself waits for minutes, and imports slowly on a busy machine
 
 
 def check_address(address: str, *, offline: bool) -> None:
@@ -37,6 +40,16 @@ def check_address(address: str, *, offline: bool) -> None:
             f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head --port {port}`, correct "
             "the address, or leave it out to work on this machine alone"
         ) from error
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        healthy = subprocess.run(check, capture_output=True, timeout=_MORE_PATIENCE).returncode == 0  # noqa: S603
+    except subprocess.TimeoutExpired:
+        healthy = False
+    if not healthy:
+        raise ConfigError(
+            f"what answers at {address} is no healthy Ray cluster, or wants another token than RAY_AUTH_TOKEN holds; "
+            "give HOST:PORT of the cluster's head, as `ray start --head` prints it"
+        )
 
 
 def _parts(address: str) -> tuple[str, int]:

@@ -137,7 +137,7 @@ class Refusal:
 class _Process:
     """What this process has opened, so that the next shard finds it ready."""
 
-    key: str = ""
+    key: str | None = None
     extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
 
 
