@@ -10,7 +10,7 @@ import sys
 
 from medtrust.errors import ConfigError
 
-__all__ = ["check_address", "is_loopback", "note_of"]
+__all__ = ["check_address", "check_health", "is_loopback", "note_of"]
 
 _PATIENCE = 5.0
 _MORE_PATIENCE = 45.0  # Ray itself waits for minutes, and imports slowly on a busy machine
@@ -40,6 +40,14 @@ def check_address(address: str, *, offline: bool) -> None:
             f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head --port {port}`, correct "
             "the address, or leave it out to work on this machine alone"
         ) from error
+
+
+def check_health(address: str) -> None:
+    """Ask Ray, in a process that can be stopped, whether a cluster is behind an address.
+
+    Raises:
+        ConfigError: It is none, or asks for another token.
+    """
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         healthy = subprocess.run(check, capture_output=True, timeout=_MORE_PATIENCE).returncode == 0  # noqa: S603

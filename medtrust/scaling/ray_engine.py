@@ -27,7 +27,7 @@ from medtrust.scaling import work
 from medtrust.scaling.engines import told
 from medtrust.scaling.gathering import gather
 from medtrust.scaling.ledger import Proof
-from medtrust.scaling.ray_address import check_address, is_loopback, note_of
+from medtrust.scaling.ray_address import check_address, check_health, is_loopback, note_of
 from medtrust.scaling.searching import SpreadSearch
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class RayEngine:
                     f"this process uses a Ray cluster already, so it cannot join the one at {address}; leave the "
                     "address out to work on the cluster in use, or call ray.shutdown() first"
                 )
+            check_health(address)
         self.address, self.split = address, split
         self._asked_workers = workers
         self.workers = workers or 1
