@@ -34,6 +34,8 @@ SAMPLES = {
     "seed": (1, "2", 3),
     "device": ("cpu", "cuda", "cuda:1"),
     "precision": ("fp32", "bf16", "fp32"),
+    "engine": ("local", "ray", "local"),
+    "ray_address": ("a:1", "b:2", "c:3"),
     "workers": (1, "2", 3),
     "offline": (True, "0", True),
     "level": (0.9, "0.8", 0.7),
