@@ -19,7 +19,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medtrust.stats import frechet_distance, frechet_interval, kid_interval, manifold_interval
+from medtrust.stats import (
+    Inference,
+    fd_infinity_interval,
+    frechet_distance,
+    frechet_excess,
+    frechet_interval,
+    frechet_ratio,
+    gaussian,
+    kid_interval,
+    manifold_interval,
+    mmd_excess,
+)
 from medtrust.stats.manifold import MANIFOLD_NAMES
 
 LEVEL = 0.95
@@ -159,6 +170,42 @@ def kid_row(population: Population, n: int, reps: int, seed: int = 0) -> Row:
     )  # fmt: skip
 
 
+def infinity_row(population: Population, n: int, reps: int, seed: int = 0) -> Row:
+    """Coverage of FD∞'s interval."""
+    truth, found = population.frechet(), []
+    for rep in range(reps):
+        a, b, patients = population.draw(n, seed + rep)
+        found.append(fd_infinity_interval(a, b, patients, None, level=LEVEL, seed=rep))
+    return _counted("fd_infinity", population, n, truth, found)
+
+
+def contrast_rows(population: Population, n: int, reps: int, seed: int = 0) -> list[Row]:
+    """Coverage of the Fréchet ratio and of both excesses for their expectation at this size, over the draws.
+
+    The reference and the first set are drawn from population a, the second set from population b. The expectation of
+    the ratio is taken in the logarithm.
+    """
+    kernel = gaussian(float((2 * population.var_a.sum()).sqrt()))
+    found: dict[str, list[Inference]] = {"fd_ratio": [], "fd_excess": [], "mmd_excess": []}
+    for rep in range(reps):
+        first, other, own = population.draw(n, seed + rep)
+        reference, _, patients = population.draw(n, seed + rep + 1_000_000)
+        found["fd_ratio"].append(frechet_ratio([reference, first, other], [patients, own, None], level=LEVEL, seed=rep))
+        sets, owners = [reference, other, first], [patients, None, own]
+        found["fd_excess"].append(frechet_excess(sets, owners, level=LEVEL, seed=rep))
+        found["mmd_excess"].append(mmd_excess(sets, owners, kernel=kernel, level=LEVEL, seed=rep))
+    truths = {name: float(np.mean([one.value for one in of])) for name, of in found.items()}
+    truths["fd_ratio"] = float(np.exp(np.mean([np.log(one.value) for one in found["fd_ratio"]])))
+    return [_counted(name, population, n, truths[name], of) for name, of in found.items()]
+
+
+def _counted(name: str, population: Population, n: int, truth: float, found: list[Inference]) -> Row:
+    hits = [one.interval.lo <= truth <= one.interval.hi for one in found]
+    width = float(np.mean([one.interval.hi - one.interval.lo for one in found]))
+    mean = float(np.mean([one.value for one in found]))
+    return Row(name, population.name, len(population.shift), n, truth, mean, float(np.mean(hits)), width=width)
+
+
 def manifold_rows(population: Population, n: int, reps: int, seed: int = 0) -> list[Row]:
     """Coverage of precision, recall, density and coverage for their expectation, taken as the mean over the draws."""
     found = []
@@ -196,7 +243,7 @@ def main() -> None:
     parser.add_argument("--reps", type=int, default=200)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 400, 1000, 2000])
     parser.add_argument("--dims", type=int, nargs="+", default=[8, 64])
-    parser.add_argument("--statistics", nargs="+", default=["frechet", "kid", "manifold"])
+    parser.add_argument("--statistics", nargs="+", default=["frechet", "kid", "manifold", "fd_infinity", "contrasts"])
     parser.add_argument("--bootstrap", type=int, default=40, help="draws of the percentile bootstrap, 0 for none")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -211,6 +258,10 @@ def main() -> None:
                     new.append(frechet_row(population, n, options.reps, options.bootstrap if n <= 400 else 0))
                 if "kid" in options.statistics:
                     new.append(kid_row(population, n, options.reps))
+                if "fd_infinity" in options.statistics and n >= 4 * d:
+                    new.append(infinity_row(population, n, options.reps))
+                if "contrasts" in options.statistics:
+                    new += contrast_rows(population, n, options.reps)
                 if "manifold" in options.statistics and n <= 1000:
                     new += manifold_rows(population, n, options.reps)
                 for row in new:
@@ -223,7 +274,7 @@ def main() -> None:
                 rows += new
     if options.out:
         facts = {"torch": torch.__version__, "machine": platform.machine(), "level": LEVEL}
-        found = [{**asdict(row), "reps": options.reps, "interval": "score t"} for row in rows]
+        found = [{**asdict(row), "reps": options.reps} for row in rows]
         options.out.write_text(json.dumps({"facts": facts, "rows": found}, indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Statistics on features: distances between sets, their intervals, and resampling by patient."""
 
 from medtrust.stats.clipped import CLIPPED_NAMES, Clipped, clipped, clipped_interval
+from medtrust.stats.contrasts import frechet_excess, frechet_ratio, mmd_excess
 from medtrust.stats.copying import CopyTest, Matches, Pool, copy_score, copy_test, rank_patients
 from medtrust.stats.copying_power import Planted, copy_power, copy_size, detection_auc, plant, real_matches, split_p
 from medtrust.stats.diagnostics import authentic, closer_records, copying_z, fld_gap, nearest_cell, two_shares_p
@@ -20,11 +21,11 @@ from medtrust.stats.exact import (
 from medtrust.stats.extrapolation import fd_infinity, fd_infinity_interval
 from medtrust.stats.frechet import (
     Factored,
-    FrechetInference,
     frechet_distance,
     frechet_distances,
-    frechet_interval,
 )
+from medtrust.stats.frechet_inference import FrechetInference, frechet_interval
+from medtrust.stats.intervals import clopper_pearson, korn_graubard, min_detectable, t_quantile
 from medtrust.stats.kernels import gaussian, linear, median_distance
 from medtrust.stats.manifold import MANIFOLD_NAMES, Manifold, manifold, manifold_interval
 from medtrust.stats.mmd import kid, kid_interval, mmd_interval, mmd_rbf
@@ -32,16 +33,12 @@ from medtrust.stats.pairs import pair_mean, patient_pairs
 from medtrust.stats.planting import EDITS, LIGHT_EDITS, edit_image
 from medtrust.stats.resampling import (
     Inference,
-    clopper_pearson,
     groups,
     half_sampling,
     half_sampling_of,
     jackknife_se,
-    korn_graubard,
-    min_detectable,
     split_patients,
     subsample,
-    t_quantile,
 )
 from medtrust.stats.searching import DEFAULT_SEARCH, SEARCHES, align, image_versions
 from medtrust.stats.shifts import MeanNoise, mean_noise
@@ -90,7 +87,9 @@ __all__ = [
     "fld_gap",
     "frechet_distance",
     "frechet_distances",
+    "frechet_excess",
     "frechet_interval",
+    "frechet_ratio",
     "gaussian",
     "groups",
     "half_sampling",
@@ -110,6 +109,7 @@ __all__ = [
     "mean_noise",
     "median_distance",
     "min_detectable",
+    "mmd_excess",
     "mmd_interval",
     "mmd_rbf",
     "nearest_cell",

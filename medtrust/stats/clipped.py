@@ -12,7 +12,8 @@ from scipy.stats import betabinom
 
 import medtrust.ops.neighbours  # noqa: F401  registers torch.ops.medtrust.nearest and .balls
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, korn_graubard
+from medtrust.stats.intervals import korn_graubard
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling
 from medtrust.types import Interval
 
 __all__ = ["CLIPPED_NAMES", "Clipped", "clipped", "clipped_interval"]

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import korn_graubard, t_quantile
+from medtrust.stats.intervals import korn_graubard, t_quantile
 from medtrust.types import Interval
 
 __all__ = ["Discrimination", "auc_test", "discriminate"]

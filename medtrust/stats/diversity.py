@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import Inference, Patients, groups, half_sampling_of, t_quantile
+from medtrust.stats.intervals import t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling_of
 from medtrust.types import Interval
 
 __all__ = ["inception_score", "inception_score_interval", "vendi_interval", "vendi_score"]

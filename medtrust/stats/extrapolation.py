@@ -6,7 +6,9 @@ import torch
 
 from medtrust.errors import Insufficient
 from medtrust.stats.frechet import frechet_distance
-from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, subsample, t_quantile
+from medtrust.stats.influence import dominance, frechet_influence, known_error
+from medtrust.stats.intervals import score_ends, t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, subsample
 from medtrust.types import Interval
 
 __all__ = ["fd_infinity", "fd_infinity_interval"]
@@ -65,9 +67,10 @@ def fd_infinity_interval(
     seed: int = 0,
     splits: int = 16,
 ) -> Inference:
-    """Estimate FD∞ with an interval: Student's t with the standard error from complementary halves of the patients.
+    """Estimate FD∞ with a score interval, see `score_ends`.
 
-    The halves are extrapolated too, so that the noise of the extrapolation is part of the error.
+    The halves of the patients are extrapolated too, so that the noise of the extrapolation is part of the error, which
+    is never less than that of the patients' influences.
 
     Args:
         a: Features [n, d].
@@ -76,7 +79,7 @@ def fd_infinity_interval(
         patients_b: Likewise of b.
         level: Confidence level.
         seed: Seed of the subsets and splits.
-        splits: Number of splits; the degrees of freedom of t.
+        splits: Number of splits; the degrees of freedom of t are fewer.
 
     Returns:
         `value` is the intercept, at least 0, below which no distance lies; `plug_in` the distance of all data.
@@ -102,9 +105,13 @@ def fd_infinity_interval(
 
     whole = fd_infinity(a, b, patients_a, patients_b, seed=seed)
     _, error = half_sampling(on_rows, patients_a, patients_b, (len(a), len(b)), splits=splits, seed=seed)
-    se, value = float(error[0]), max(0.0, whole)
-    reach = t_quantile(level, splits) * se
+    influences = frechet_influence(a, b, patients_a, patients_b)
+    se, dof = known_error(float(error[0]), splits, *influences)
+    value, plug_in = max(0.0, whole), frechet_distance(a, b)
+    lo, hi = score_ends(whole, se, plug_in - whole, t_quantile(level, dof))
     interval = Interval(
-        min(max(0.0, whole - reach), value), max(value, whole + reach), level, "intercept on 1/N, delete-half t", units
+        min(max(0.0, lo), value), max(value, hi), level, "intercept on 1/N, delete-half and influence, score t", units
     )
-    return Inference(value=value, plug_in=frechet_distance(a, b), se=se, interval=interval, dof=splits)
+    return Inference(
+        value=value, plug_in=plug_in, se=se, interval=interval, dof=dof, dominance=dominance(*influences)
+    )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 
 from medtrust.stats.resampling import Patients, groups
 
-__all__ = ["dominance", "effective_dof", "frechet_influence", "jackknife_influence"]
+__all__ = ["dominance", "effective_dof", "frechet_influence", "jackknife_influence", "known_error"]
 
 
 def frechet_influence(
@@ -72,6 +72,24 @@ def effective_dof(*influences: torch.Tensor) -> float:
     variance = sum(float(one.square().sum()) for one in influences)
     spread = sum(float(one.pow(4).sum() - one.square().sum().square() / len(one)) for one in influences)
     return max(1.0, min(most, 2 * variance * variance / spread)) if spread > 0 else max(1.0, most)
+
+
+def known_error(halved: float, splits: int, *influences: torch.Tensor) -> tuple[float, float]:
+    """Standard error of an estimate, and how well it is known.
+
+    Halves know the terms of second order, but vary with the splits; influences have neither. So the larger of both
+    errors is taken, with the degrees of freedom that the splits and the fourth moments of the influences leave.
+
+    Args:
+        halved: Standard error from complementary halves.
+        splits: Number of splits behind it.
+        influences: Per independent set, the influence of each patient, [N].
+
+    Returns:
+        Standard error and degrees of freedom.
+    """
+    squares = sum(float(one.square().sum()) for one in influences)
+    return max(halved, math.sqrt(squares)), 1 / (1 / splits + 1 / effective_dof(*influences))
 
 
 def dominance(*influences: torch.Tensor) -> float:

@@ -9,8 +9,9 @@ import torch
 
 from medtrust.errors import Insufficient
 from medtrust.stats.influence import dominance, effective_dof, jackknife_influence
+from medtrust.stats.intervals import score_ends, t_quantile
 from medtrust.stats.kernels import Kernel
-from medtrust.stats.resampling import Inference, Patients, groups, score_ends, t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups
 from medtrust.types import Interval
 
 __all__ = ["TILE", "KernelSums"]

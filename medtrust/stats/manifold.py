@@ -10,7 +10,8 @@ import torch
 
 import medtrust.ops.neighbours  # noqa: F401  registers torch.ops.medtrust.nearest and .balls
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import Inference, Patients, groups, half_sampling, korn_graubard, t_quantile
+from medtrust.stats.intervals import korn_graubard, t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups, half_sampling
 from medtrust.types import Interval
 
 __all__ = ["MANIFOLD_NAMES", "Manifold", "manifold", "manifold_interval"]

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch
-
-from medtrust import Estimate, Insufficient, Interval, MetricInput, Null, Resolution, Result, stats
+from medtrust import Estimate, MetricInput, Null, Resolution, Result, stats
 from medtrust.seeding import derive_seed
-from medtrust_fidelity.comparison import Rows, compare_features
+from medtrust_fidelity.comparison import Rows, compare_features, dominance_note
 
 __all__ = ["FrechetInfinity", "FrechetRatio"]
 
 _POWER = 0.8
-_SPLITS = 16
-_TINY = 1e-12  # of the whole set's distance: what a half set's distance counts as, at least, in a logarithm
-_WIDEST = 600.0  # logarithm that exp can still take
 
 
 class FrechetInfinity:
@@ -46,8 +41,9 @@ class FrechetInfinity:
                 "n_null": len(other),
                 "plug_in": found.plug_in,
                 "null_plug_in": null.plug_in,
+                "dominance": found.dominance or 0.0,
             },
-            notes=sets.notes,
+            notes=(*sets.notes, *dominance_note(found)),
         )
 
 
@@ -72,8 +68,8 @@ class FrechetRatio:
         smallest = 1 - math.exp(-stats.min_detectable(null.se, data.level, null.dof, _POWER))
         sentence = (
             f"With {len(train)} train and {len(other)} other images, a ratio less than {smallest:.3g} below that of "
-            f"real images could not have been shown (power {_POWER:.0%}, from the delete-half standard error of the "
-            "logarithm between two halves of the other real images)."
+            f"real images could not have been shown (power {_POWER:.0%}, from the standard error of the logarithm "
+            "between two halves of the other real images)."
         )
         return Result(
             estimate=Estimate(found.value, "ratio", "higher"),
@@ -86,37 +82,16 @@ class FrechetRatio:
                 "n_null": len(other),
                 "plug_in": stats.frechet_distance(train.values, equal.synthetic.values),
                 "null_plug_in": stats.frechet_distance(train.values, other.values),
+                "dominance": found.dominance or 0.0,
             },
-            notes=sets.notes,
+            notes=(*sets.notes, *dominance_note(found)),
         )
 
 
 def _ratio(train: Rows, real: Rows, other: Rows, data: MetricInput, part: str) -> stats.Inference:
-    """FD(train, real) / FD(train, other), with an interval that is symmetric in its logarithm."""
-    whole = [stats.frechet_distance(train.values, one.values) for one in (real, other)]
-    if min(whole) <= 0:
-        raise Insufficient(
-            "a set has exactly the mean and covariance of train, so the ratio of distances has no value: the features "
-            "are constant, or images were copied"
-        )
-
-    def log_ratio(i: torch.Tensor, j: torch.Tensor, k: torch.Tensor) -> tuple[float]:
-        rows = stats.Factored.of(train.values[i])
-        apart = [
-            math.log(max(stats.frechet_distance(rows, one.values[half]), _TINY * least))
-            for one, half, least in zip((real, other), (j, k), whole, strict=True)
-        ]
-        return (apart[0] - apart[1],)
-
-    _, errors = stats.half_sampling_of(
-        log_ratio, (train.patients, real.patients, other.patients), (len(train), len(real), len(other)),
-        splits=_SPLITS, seed=derive_seed(data.seed, part),
+    """FD(train, real) / FD(train, other)."""
+    three = (train, real, other)
+    return stats.frechet_ratio(
+        [one.values for one in three], [one.patients for one in three],
+        level=data.level, seed=derive_seed(data.seed, part),
     )  # fmt: skip
-    se, log_value = float(errors[0]), math.log(whole[0] / whole[1])
-    reach = min(stats.t_quantile(data.level, _SPLITS) * se, _WIDEST)
-    units = min(len(set(one.patients)) for one in (train, real, other))
-    interval = Interval(
-        math.exp(log_value - reach), math.exp(log_value + reach), data.level, "delete-half t of the logarithm", units
-    )
-    value = math.exp(log_value)
-    return stats.Inference(value=value, plug_in=value, se=se, interval=interval, dof=_SPLITS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from scipy.stats import t as student
@@ -12,19 +13,29 @@ from scipy.stats import t as student
 from medtrust import Estimate, Insufficient, Interval, MetricInput, Null, Resolution, Result, stats
 from medtrust.seeding import derive_seed
 from medtrust.types import SetData, TestOutcome
-from medtrust_fidelity.comparison import Rows, compare_features
+from medtrust_fidelity.comparison import Rows, compare_features, dominance_note
 
 __all__ = ["SubgroupExcess"]
 
 LEAST = 50  # patients of a subgroup in each set
 _POWER = 0.8
-_SPLITS = 16
-Distance = Callable[[Rows, Rows], float]
+Excess = Callable[..., stats.Inference]
 _MEASURES = {"fd": ("Fréchet distance", "feature²"), "mmd": ("Gaussian kernel distance", "kernel")}
 
 
-def _distances(train: Rows, seed: int) -> dict[str, Distance]:
-    """Distances that do not depend on where in the space a subgroup lies, as that of KID's kernel does."""
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """A distance, and the difference of two of them with its interval.
+
+    Neither distance depends on where in the space a subgroup lies, as that of KID's kernel does.
+    """
+
+    name: str
+    distance: Callable[[Rows, Rows], float]
+    excess: Excess
+
+
+def _measures(train: Rows, seed: int) -> tuple[_Measure, ...]:
     width = stats.median_distance(train.values, train.patients, seed=derive_seed(seed, "width"))
     kernel = stats.gaussian(width)
 
@@ -33,7 +44,10 @@ def _distances(train: Rows, seed: int) -> dict[str, Distance]:
             real.values, other.values, real.patients, other.patients, kernel=kernel
         ).value  # fmt: skip
 
-    return {"fd": lambda real, other: stats.frechet_distance(real.values, other.values), "mmd": mmd}
+    return (
+        _Measure("fd", lambda real, other: stats.frechet_distance(real.values, other.values), stats.frechet_excess),
+        _Measure("mmd", mmd, partial(stats.mmd_excess, kernel=kernel)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +79,17 @@ class SubgroupExcess:
         answer: dict[str, list[Result]] = {
             f"equity.{name}_{part}": [] for name in _MEASURES for part in ("excess", "disparity")
         }
-        distances = _distances(sets.train, data.seed)
+        measures = _measures(sets.train, data.seed)
         for column in data.subgroups:
             given = ((data.train, sets.train), (data.synthetic, sets.synthetic), (data.holdout, holdout))
             groups, notes = _groups(column, given, data.seed)
-            for name in _MEASURES:
-                distance = distances[name]
-                excesses = [_excess(data, column, g, name, distance) for g in groups if not g.shortage]
-                answer[f"equity.{name}_excess"] += _rows(
-                    data, column, groups, excesses, name, distance, (*sets.notes, *notes)
+            for measure in measures:
+                excesses = [_excess(data, column, g, measure) for g in groups if not g.shortage]
+                answer[f"equity.{measure.name}_excess"] += _rows(
+                    data, column, groups, excesses, measure, (*sets.notes, *notes)
                 )
-                answer[f"equity.{name}_disparity"].append(
-                    _disparity(data, column, excesses, len(groups), name, (*sets.notes, *notes))
+                answer[f"equity.{measure.name}_disparity"].append(
+                    _disparity(data, column, excesses, len(groups), measure.name, (*sets.notes, *notes))
                 )
         return answer
 
@@ -116,7 +129,7 @@ def _groups(column: str, given: Sequence[tuple[SetData, Rows]], seed: int) -> tu
     return found, tuple(notes)
 
 
-def _excess(data: MetricInput, column: str, group: _Group, name: str, distance: Distance) -> _Excess:
+def _excess(data: MetricInput, column: str, group: _Group, measure: _Measure) -> _Excess:
     train, synthetic, holdout = group.sets
     halves = stats.split_patients(
         holdout.patients, len(holdout), derive_seed(data.seed, column, group.label, "null halves")
@@ -124,29 +137,13 @@ def _excess(data: MetricInput, column: str, group: _Group, name: str, distance: 
     one, other = (holdout.take(rows) for rows in halves)
 
     def infer(first: Rows, second: Rows, part: str) -> stats.Inference:
-        seed = derive_seed(data.seed, column, group.label, name, part)
-        return _infer(train, first, second, distance, data.level, seed)
+        three = (train, first, second)
+        return measure.excess(
+            [one.values for one in three], [one.patients for one in three],
+            level=data.level, seed=derive_seed(data.seed, column, group.label, measure.name, part),
+        )  # fmt: skip
 
     return _Excess(f"{column}={group.label}", infer(synthetic, holdout, "estimate"), infer(one, other, "null"))
-
-
-def _infer(train: Rows, first: Rows, second: Rows, distance: Distance, level: float, seed: int) -> stats.Inference:
-    """M(first, train) - M(second, train) with Student's t from complementary halves of all three sets at once."""
-
-    def on_rows(i: torch.Tensor, j: torch.Tensor, k: torch.Tensor) -> tuple[float]:
-        real = train.take(i)
-        return (distance(real, first.take(j)) - distance(real, second.take(k)),)
-
-    whole = on_rows(*(torch.arange(len(rows)) for rows in (train, first, second)))[0]
-    patients = (train.patients, first.patients, second.patients)
-    _, errors = stats.half_sampling_of(
-        on_rows, patients, (len(train), len(first), len(second)), splits=_SPLITS, seed=seed
-    )
-    se = float(errors[0])
-    reach = stats.t_quantile(level, _SPLITS) * se
-    units = min(len(set(of_set)) for of_set in patients)
-    interval = Interval(whole - reach, whole + reach, level, "delete-half t", units)
-    return stats.Inference(value=whole, plug_in=whole, se=se, interval=interval, dof=_SPLITS)
 
 
 def _rows(
@@ -154,11 +151,11 @@ def _rows(
     column: str,
     groups: Sequence[_Group],
     excesses: Sequence[_Excess],
-    name: str,
-    distance: Distance,
+    measure: _Measure,
     notes: tuple[str, ...],
 ) -> list[Result]:
     """One result per subgroup, in the order of their names."""
+    name, distance = measure.name, measure.distance
     title = f"{_MEASURES[name][0]} beyond that of real images"
     p_values = [_p(one.found) for one in excesses]
     adjusted = stats.benjamini_hochberg(p_values) if p_values else []
@@ -181,15 +178,16 @@ def _rows(
                 resolution=Resolution(
                     smallest, _POWER,
                     f"With {len(train)} train and {len(synthetic)} synthetic images of {label}, an excess less than "
-                    f"{smallest:.3g} could not have been shown (power {_POWER:.0%}, from the delete-half standard "
-                    "error of real images in the place of synthetic ones).",
+                    f"{smallest:.3g} could not have been shown (power {_POWER:.0%}, from the standard error "
+                    "of real images in the place of synthetic ones).",
                 ),
                 facts={
                     "synthetic_to_train": distance(train, synthetic),
                     "holdout_to_train": distance(train, holdout),
                     "n_train": len(train), "n_synthetic": len(synthetic), "n_holdout": len(holdout),
+                    "dominance": one.found.dominance or 0.0,
                 },
-                notes=notes,
+                notes=(*notes, *dominance_note(one.found)),
                 title=title,
                 subgroup=label,
             )
@@ -220,7 +218,7 @@ def _disparity(
     pairs = len(excesses) * (len(excesses) - 1) // 2
     level = 1 - (1 - data.level) / pairs
     found, null = (_widest([getattr(one, part) for one in excesses], level, data.level) for part in ("found", "null"))
-    smallest = stats.min_detectable(null.se, level, _SPLITS, _POWER)
+    smallest = stats.min_detectable(null.se, level, null.dof, _POWER)
     order = sorted(excesses, key=lambda one: one.found.value)
     if len(excesses) < groups:
         notes = (*notes, f"{groups - len(excesses)} subgroups of {column} are too small and do not count")
@@ -242,16 +240,24 @@ def _disparity(
 
 def _widest(parts: Sequence[stats.Inference], level: float, shown: float) -> stats.Inference:
     """The largest difference, with an interval that holds it whichever pair has it."""
-    bounds, errors = [(0.0, 0.0)], []
+    bounds, errors = [(0.0, 0.0)], [(0.0, math.inf)]
     for i, one in enumerate(parts):
         for other in parts[:i]:
-            se = math.hypot(one.se, other.se)
-            gap, reach = abs(one.value - other.value), stats.t_quantile(level, _SPLITS) * se
+            se, dof = _joined(one, other)
+            gap, reach = abs(one.value - other.value), stats.t_quantile(level, dof) * se
             bounds.append((gap - reach, gap + reach))
-            errors.append(se)
+            errors.append((se, dof))
     value = max(part.value for part in parts) - min(part.value for part in parts)
     interval = Interval(
-        max(lo for lo, _ in bounds), max(hi for _, hi in bounds), shown, "delete-half t, Bonferroni over differences",
-        min(part.interval.n_units for part in parts),
+        max(lo for lo, _ in bounds), max(hi for _, hi in bounds), shown,
+        "delete-half and influence t, Bonferroni over differences", min(part.interval.n_units for part in parts),
     )  # fmt: skip
-    return stats.Inference(value=value, plug_in=value, se=max(errors), interval=interval, dof=_SPLITS)
+    se, dof = max(errors)
+    return stats.Inference(value=value, plug_in=value, se=se, interval=interval, dof=dof)
+
+
+def _joined(one: stats.Inference, other: stats.Inference) -> tuple[float, float]:
+    """Standard error of a difference, and its degrees of freedom (Satterthwaite)."""
+    variances = [each.se**2 for each in (one, other)]
+    spread = sum(v * v / each.dof for v, each in zip(variances, (one, other), strict=True))
+    return math.sqrt(sum(variances)), sum(variances) ** 2 / spread if spread > 0 else min(one.dof, other.dof)

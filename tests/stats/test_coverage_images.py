@@ -12,7 +12,7 @@ import torch
 from audit_sets import random_patches
 
 from medtrust.stats import kid_interval
-from medtrust.stats.resampling import t_quantile
+from medtrust.stats.intervals import t_quantile
 from medtrust.types import Intensity
 
 STUDY = Path(__file__).parents[2] / "benchmarks" / "coverage_images.py"

@@ -10,7 +10,8 @@ import torch
 
 from medtrust.stats import frechet_distance, frechet_interval, kid_interval
 from medtrust.stats.influence import dominance, effective_dof, frechet_influence, jackknife_influence
-from medtrust.stats.resampling import jackknife_se, score_ends
+from medtrust.stats.intervals import score_ends
+from medtrust.stats.resampling import jackknife_se
 
 
 def rows(seed: int, n: int, d: int) -> torch.Tensor:
