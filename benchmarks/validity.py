@@ -1,12 +1,13 @@
 """Which degradations does a feature space notice? The features suite of `medtrust selftest`, on public images.
 
     python benchmarks/validity.py --data derm-patches --features radiomics,efficientnet-lite0,inception
-    python benchmarks/validity.py --data ct-rider --features radiomics --images 16
+    python benchmarks/validity.py --data ct-rider --features radiomics,efficientnet-lite0 --images 32
+    python benchmarks/validity.py --data ct-lung-dx --features radiomics --images 32
 
 `--images` of them are degraded in six ways at five strengths: the suite of `medtrust selftest` takes 64, an audit 32.
 Printed is Spearman's correlation of strength and Fréchet distance from other images of the same set. derm-patches are
-counted by patient; ct-rider has one patient, so each of its slices is declared a unit (`--patients .+`), and the answer
-is about those slices alone. With `--out` what was found joins the file, by data.
+counted by patient; ct-rider and ct-lung-dx have one patient each, so every slice is declared a unit (`--patients .+`),
+and the answer is about those slices alone. With `--out` what was found joins the file, by data.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from medtrust.sources import readers_of
 from medtrust.spaces import load_spaces
 from medtrust.validity import check_spaces
 
-DATA = ("derm-patches", "ct-rider")
+DATA = ("derm-patches", "ct-rider", "ct-lung-dx")
 IMAGES = 400  # of derm-patches: those of benchmarks/precision.py, whose features are in the same store
 
 
@@ -43,7 +44,7 @@ def images_of(data: str) -> ImageSet:
     """
     readers = readers_of(build_host())
     place = get_recipe(data, cache=cache_folder(), progress=QuietProgress())
-    if data == "ct-rider":
+    if data != "derm-patches":
         return open_set(place, "train", readers, patients=".+")
     train, _ = split_patients(open_set(place, "train", readers), 600, derive_seed(0, "demo", "split"))
     return train[:IMAGES]

@@ -12,7 +12,7 @@ from medtrust.extraction import standardise, survey
 from medtrust.images.digests import digest
 from medtrust.progress import Progress, QuietProgress
 from medtrust.seeding import derive_seed
-from medtrust.stats.degrading import DEGRADATIONS, STRENGTHS, degrade
+from medtrust.stats.degrading import DEGRADATIONS, STRENGTHS, degrade, scrambled
 from medtrust.stats.frechet import frechet_distance
 from medtrust.types import FeatureExtractor, FeatureMatrix, ImageRecord, Intensity, SelfTest, SetName
 
@@ -190,17 +190,18 @@ class _Degraded:
         self.donors = [by_shape[record.pixels.shape] for record in self.records]
 
     def _donor(self, index: int) -> np.ndarray[Any, Any]:
-        """One texture for all images of a shape, from the image at the ninth decile of roughness.
+        """One texture for all images of a shape: the image at the ninth decile of roughness, its phases scrambled.
 
         Fine structure that wanders among the images of one set leaves their distribution almost as it was, which no
         distance between distributions can see; one texture everywhere is what a person, and a distance, must notice.
+        Where images are aligned, as neighbouring slices are, that texture would bring true anatomy with it, and the
+        swap would end nearer to real images than it began: so the phases go.
         """
         shape = self.records[index].pixels.shape
         alike = [record.pixels for record in self.records if record.pixels.shape == shape]
-        if len(alike) == 1:
-            return alike[0][:, ::-1, ::-1]
         rough = [float(np.diff(pixels.astype(np.float64), axis=2).std()) for pixels in alike]
-        return alike[int(np.argsort(rough, kind="stable")[round(0.9 * (len(alike) - 1))])]
+        chosen = alike[int(np.argsort(rough, kind="stable")[round(0.9 * (len(alike) - 1))])]
+        return scrambled(chosen, np.random.default_rng((self.seed, len(DEGRADATIONS))))
 
     def __len__(self) -> int:
         return len(DEGRADATIONS) * STRENGTHS * len(self.records)

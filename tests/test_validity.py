@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from medtrust.cache import FeatureStore
 from medtrust.cli import main
@@ -19,7 +20,7 @@ from medtrust.host import build_host
 from medtrust.images import open_set
 from medtrust.progress import QuietProgress
 from medtrust.sources import readers_of
-from medtrust.stats.degrading import DEGRADATIONS, STRENGTHS, degrade
+from medtrust.stats.degrading import DEGRADATIONS, STRENGTHS, degrade, scrambled
 from medtrust.suites import exit_code_of, run_suites
 from medtrust.types import Estimate, Intensity, Result, SelfTest, SuiteInput, SuiteRow, SuiteSpec
 from medtrust.validity import LEAST_PATIENTS, check_spaces, rank_correlation
@@ -78,6 +79,33 @@ def test_degradations_keep_unit_and_grow(train) -> None:
         assert changes[0] > 0
     with pytest.raises(ValueError, match="no degradation"):
         degrade(image, "wobble", 1, CT, **options, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 33, 20), (2, 7, 1)])
+def test_scrambled_phases_keep_the_power_alone(shape) -> None:
+    """Power at every frequency and between channels stays to rounding, for odd sides too; edges do not."""
+    image = np.zeros(shape)
+    image[:, shape[1] // 4 : shape[1] // 2] = np.arange(1, shape[0] + 1)[:, None, None]
+    out = scrambled(image, np.random.default_rng(1))
+    before, after = (np.fft.fft2(x) for x in (image, out))
+    np.testing.assert_allclose(np.abs(after), np.abs(before), atol=1e-9)
+    np.testing.assert_allclose(after[0] * after[-1].conj(), before[0] * before[-1].conj(), atol=1e-6)
+    assert len(np.unique(image)) <= shape[0] + 1 < len(np.unique(out.round(6)))
+    assert np.array_equal(out, scrambled(image, np.random.default_rng(1)))
+    assert not scrambled(np.zeros(shape), np.random.default_rng(1)).any()
+
+
+def test_a_swap_among_aligned_slices_is_seen(tmp_path: Path) -> None:
+    """Slices that share their anatomy: the swapped texture brings none of it, so radiomics follows the swap."""
+    rng = np.random.default_rng(3)
+    anatomy = gaussian_filter(rng.normal(size=(64, 64)), 1.0) * 600
+    for i in range(72):
+        own = gaussian_filter(rng.normal(size=(64, 64)), 1.0) * 60
+        Image.fromarray(np.rint(anatomy + own + 128).clip(0, 255).astype(np.uint8)).save(tmp_path / f"p{i:03d}.png")
+    slices = open_set(tmp_path, "train", readers_of(build_host()))
+    features = survey(slices, {"radiomics": Radiomics()}, LEVELS, None).features
+    found = check_spaces(slices, features, {"radiomics": Radiomics()}, LEVELS, None)["radiomics"]
+    assert found.correlations["texture_swap"] >= 0.9
 
 
 def test_gamma_leaves_what_lies_outside_the_range() -> None:

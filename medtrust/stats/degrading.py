@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from medtrust.types import Intensity
 
-__all__ = ["DEGRADATIONS", "STRENGTHS", "degrade"]
+__all__ = ["DEGRADATIONS", "STRENGTHS", "degrade", "scrambled"]
 
 Array = np.ndarray[Any, Any]
 
@@ -44,7 +44,7 @@ def degrade(
         strength: 1 (hardly visible) to 5 (plain).
         intensity: Declared range: gamma bends it, and a bias field multiplies the distance from its lower end.
         contrast: Typical standard deviation within an image of the set, in the unit of `intensity`.
-        donor: Another image of the same shape, whose fine structure `texture_swap` puts in.
+        donor: An image of the same shape, whose fine structure `texture_swap` puts in.
         rng: Source of noise and bias fields.
 
     Returns:
@@ -73,6 +73,26 @@ def degrade(
         foreign = donor - _smooth(np.asarray(donor, dtype=np.float64), side / FINE)
         out = coarse + np.sqrt(1 - SWAP[at]) * (image - coarse) + np.sqrt(SWAP[at]) * foreign
     return out.astype(np.float32)
+
+
+def scrambled(pixels: Array, rng: np.random.Generator) -> Array:
+    """Give the phases of an image to chance: its power spectrum stays, its edges and its anatomy do not.
+
+    Args:
+        pixels: [C, H, W], any real dtype; all channels get the same phases, so that colours keep together.
+        rng: Source of the phases.
+
+    Returns:
+        [C, H, W] float64.
+
+    Reference:
+        Theiler et al. 1992, doi:10.1016/0167-2789(92)90102-S (surrogate data).
+    """
+    image = np.asarray(pixels, dtype=np.float64)
+    # the spectrum of white noise has the symmetry that keeps the result real
+    noise = np.fft.rfft2(rng.normal(size=image.shape[1:]))
+    phases = noise / np.maximum(np.abs(noise), np.finfo(np.float64).tiny)
+    return np.asarray(np.fft.irfft2(np.abs(np.fft.rfft2(image)) * phases, s=image.shape[1:]))
 
 
 def _smooth(image: Array, sigma: float) -> Array:
