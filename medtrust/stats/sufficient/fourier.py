@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from medtrust.errors import Insufficient
-from medtrust.stats.resampling import Inference, Patients, groups, score_ends, t_quantile
+from medtrust.stats.intervals import score_ends, t_quantile
+from medtrust.stats.resampling import Inference, Patients, groups
 from medtrust.stats.sufficient.folded import Folds, jackknife
 from medtrust.types import Interval
 

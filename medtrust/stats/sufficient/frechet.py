@@ -8,7 +8,8 @@ import torch
 
 from medtrust.errors import Insufficient
 from medtrust.stats.frechet import frechet_distance
-from medtrust.stats.resampling import Inference, score_ends, t_quantile
+from medtrust.stats.intervals import score_ends, t_quantile
+from medtrust.stats.resampling import Inference
 from medtrust.stats.sufficient.folded import Folds, jackknife
 from medtrust.stats.sufficient.moments import Moments
 from medtrust.types import Interval

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from medtrust.stats.resampling import Inference, t_quantile
+from medtrust.stats.intervals import t_quantile
+from medtrust.stats.resampling import Inference
 from medtrust.stats.sufficient.folded import Folds, jackknife
 from medtrust.types import Interval
 
