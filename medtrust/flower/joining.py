@@ -8,6 +8,7 @@ app that travels with the run is never downloaded.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from medtrust.errors import ConfigError, MedtrustError
+from medtrust.flower.serving import quiet
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from flwr.app import Message
 
     from medtrust.federated import SigningKey
+
+_SHORTEST, _LONGEST = 0.25, 1.0
+"""Seconds between two looks for a question, just after one and long after."""
 
 __all__ = ["Connection", "join", "node_key", "node_public"]
 
@@ -31,13 +36,15 @@ class Connection:
 
     Args:
         address: host:port.
-        ca: Certificate by which the coordinator is known; None to talk without TLS.
+        ca: Certificate by which the coordinator is known; None for those that this machine trusts anyway.
+        insecure: Talk without TLS.
         key: Node key, where the coordinator admits registered nodes alone; needs TLS.
         give_up: Seconds without a connection after which to stop.
     """
 
     address: str
     ca: Path | None = None
+    insecure: bool = False
     key: EllipticCurvePrivateKey | None = None
     give_up: float = 600.0
 
@@ -60,51 +67,38 @@ def node_public(key: SigningKey) -> str:
     return node_key(key).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def join(
-    connection: Connection, answer: Callable[[bytes], bytes], done: Callable[[], bool], pause: float = 0.3
-) -> None:
+def join(connection: Connection, answer: Callable[[bytes], bytes], done: Callable[[], bool]) -> None:
     """Answer the coordinator until it says that it is done.
 
     Args:
         connection: How to reach it.
         answer: From request to reply, see `SiteDesk.answer`.
         done: Whether nothing more is to come.
-        pause: Seconds between two looks for a question.
 
     Raises:
-        ConfigError: The coordinator cannot be reached, or does not admit this node.
+        ConfigError: The coordinator cannot be reached, is not the one of the certificate, or does not admit this node.
+        MedtrustError: The connection broke.
     """
-    from flwr.supernode.fleet_http_connection import http_request_response
-
-    from medtrust.flower.apps import make_client
-
-    app = make_client(answer)
-    keys = (connection.key, connection.key.public_key()) if connection.key else None
-    if keys and connection.ca is None:
-        raise ConfigError("a node key is used over TLS alone: name the coordinator's certificate with --ca")
-    _wait_for(connection)
-    trouble: Exception | None = None
+    quiet()
+    if connection.key and connection.insecure:
+        raise ConfigError("a node key is used over TLS alone: leave --insecure away and name the certificate with --ca")
     try:
-        with http_request_response(
-            connection.address,
-            connection.ca is None,
-            connection.ca.read_bytes() if connection.ca else None,
-            keys,
-            max_wait_time=connection.give_up,
-        ) as fleet:
-            try:
-                while not done():
-                    if not _answer_one(fleet, app):
-                        time.sleep(pause)
-            except Exception as error:  # Flower's connection would log it and swallow it
-                trouble = error
-    except SystemExit as error:  # how Flower reports that it cannot connect
-        raise ConfigError(
-            f"no connection to the coordinator at {connection.address}: is it up, is the certificate its own, and was "
-            "this site's node key registered there?"
-        ) from error
+        certificate = connection.ca.read_bytes() if connection.ca else None
     except OSError as error:
         raise ConfigError(f"cannot read the certificate {connection.ca} ({error.strerror})") from error
+    deadline = time.monotonic() + connection.give_up
+    while True:
+        _wait_for(connection, deadline)
+        try:
+            trouble = _work(connection, certificate, answer, done)
+            break
+        except SystemExit as error:  # how Flower reports that it was turned away; perhaps it is not registered yet
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"the coordinator at {connection.address} turns this node away: was its node key registered "
+                    "there (`medtrust federated node-key`), and do you join with --registered?"
+                ) from error
+            time.sleep(2)
     if isinstance(trouble, MedtrustError):
         raise trouble
     if not done():
@@ -114,24 +108,55 @@ def join(
         ) from trouble
 
 
-def _wait_for(connection: Connection) -> None:
-    """Wait until something listens there; Flower's own retries grow so long that a site would join late."""
+def _work(
+    connection: Connection, certificate: bytes | None, answer: Callable[[bytes], bytes], done: Callable[[], bool]
+) -> Exception | None:
+    from flwr.supernode.fleet_http_connection import http_request_response
+
+    from medtrust.flower.apps import make_client
+
+    app = make_client(answer)
+    keys = (connection.key, connection.key.public_key()) if connection.key else None
+    address, insecure = connection.address, connection.insecure
+    with http_request_response(address, insecure, certificate, keys, max_wait_time=connection.give_up) as fleet:
+        pause = _SHORTEST
+        try:
+            while not done():
+                if _answer_one(fleet, app):
+                    pause = _SHORTEST
+                else:
+                    time.sleep(pause)
+                    pause = min(1.1 * pause, _LONGEST)
+        except Exception as error:  # Flower's connection would log it and swallow it
+            return error
+    return None
+
+
+def _wait_for(connection: Connection, deadline: float) -> None:
+    """Wait until the coordinator listens; Flower's own retries grow so long that a site would join late."""
     host, _, port = connection.address.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"{connection.address!r} is no address: write host:port")
-    deadline = time.monotonic() + connection.give_up
+    host = host.strip("[]")
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            with socket.create_connection((host, int(port)), timeout=10) as plain:
+                if not connection.insecure:
+                    ca = None if connection.ca is None else str(connection.ca)
+                    ssl.create_default_context(cafile=ca).wrap_socket(plain, server_hostname=host).close()
+            return
+        except ssl.SSLCertVerificationError as error:
+            raise ConfigError(
+                f"{connection.address} shows a certificate that {connection.ca or 'this machine'} does not vouch for "
+                f"({error.verify_message}): is it the coordinator, and is this its ca.pem?"
+            ) from error
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ConfigError(
                     f"nothing answers at {connection.address} for {connection.give_up:.0f} s ({error}): is the "
-                    "coordinator up, and does the firewall let this machine out?"
+                    "coordinator up, does it use TLS, and does the firewall let this machine out?"
                 ) from error
             time.sleep(0.5)
-        else:
-            return
 
 
 def _answer_one(fleet: tuple, app: Callable) -> bool:  # type: ignore[type-arg]

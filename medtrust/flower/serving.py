@@ -20,9 +20,14 @@ from medtrust.writing import ensure_folder, write_atomically
 if TYPE_CHECKING:
     from medtrust.federated import Pool, Statement, Study
 
-__all__ = ["Tls", "collect", "environment", "pool_of", "serve", "told"]
+__all__ = ["Tls", "collect", "environment", "pool_of", "quiet", "serve", "told"]
 
 _LOOK = 20.0
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
 _APP = """[project]
 name = "medtrust-federated"
 version = "1.0.0"
@@ -74,15 +79,18 @@ def environment(home: Path) -> dict[str, str]:
     ours = str(Path(__file__).resolve().parents[2])
     return {
         **os.environ,
+        **_QUIET,
         "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         # the SuperLink finds its helpers by name, and they must find this very medtrust
         "PATH": os.pathsep.join([str(scripts), os.environ.get("PATH", "")]),
         "PYTHONPATH": os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def quiet() -> None:
+    """Keep Flower in this process from talking to anybody but the coordinator; call it before Flower is imported."""
+    os.environ.update(_QUIET)
 
 
 def serve(
@@ -128,12 +136,11 @@ def serve(
     log.touch()
     seen = log.stat().st_size
     with _superlink(folder, host, port, tls, bool(node_keys)) as (process, env):
-        for key in node_keys:
-            _flwr(env, folder, "supernode", "register", str(key.resolve()), "coordinator")
+        _flwr(env, folder, *(("supernode", "register", str(key.resolve()), "coordinator") for key in node_keys))
         say(f"waiting for the sites at {host}:{port}, at most {wait:.0f} s")
         override = f"folder={json.dumps(str(folder.resolve()))}"
         started = json.loads(
-            _flwr(env, folder, "run", "flower/app", "coordinator", "--run-config", override, "--format", "json")
+            _flwr(env, folder, ("run", "flower/app", "coordinator", "--run-config", override, "--format", "json"))
         )
         looked = time.monotonic()
         while not (folder / "transport.json").exists():
@@ -209,7 +216,8 @@ def _prepare(
     kept = folder / "study.medtrust"
     if kept.exists() and kept.read_bytes() != content:
         raise ConfigError(f"the folder {folder} belongs to another study: name another folder")
-    (folder / "transport.json").unlink(missing_ok=True)
+    for old in (folder / "transport.json", *(folder / "flower").glob("state.db*")):
+        old.unlink(missing_ok=True)
     write_atomically(kept, content)
     settings = {"wait": wait, "patience": patience, "resend": resend}
     write_atomically(folder / "settings.json", json.dumps(settings).encode())
@@ -271,11 +279,14 @@ def _taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _flwr(env: Mapping[str, str], folder: Path, *arguments: str) -> str:
-    """Run Flower's command line and return what it prints."""
-    code = "import sys; from flwr.cli.app import app; sys.argv[0] = 'flwr'; app()"
+def _flwr(env: Mapping[str, str], folder: Path, *commands: tuple[str, ...]) -> str:
+    """Run Flower's command line, once per command, in one process, and return what it prints."""
+    if not commands:
+        return ""
+    each = "[app(words, standalone_mode=False) for words in json.loads(sys.argv[1])]"
+    code = f"import json, sys; from flwr.cli.app import app; {each}"
     done = subprocess.run(  # noqa: S603 - our own interpreter and words
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code, json.dumps(commands)],
         env=dict(env),
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -285,12 +296,12 @@ def _flwr(env: Mapping[str, str], folder: Path, *arguments: str) -> str:
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-500:]
-        raise MedtrustError(f"`flwr {' '.join(arguments[:2])}` failed ({said}): read {folder / 'flower/superlink.log'}")
+        raise MedtrustError(f"`flwr {' '.join(commands[0])}` failed ({said}); see {folder / 'flower/superlink.log'}")
     return done.stdout
 
 
 def _still_running(env: Mapping[str, str], folder: Path, run: str) -> None:
-    listed = json.loads(_flwr(env, folder, "list", "coordinator", "--run-id", run, "--format", "json"))["runs"]
+    listed = json.loads(_flwr(env, folder, ("list", "coordinator", "--run-id", run, "--format", "json")))["runs"]
     ended = [each for each in listed if str(each["status"]).startswith("finished")]
     if ended and not (folder / "transport.json").exists():
         raise MedtrustError(f"the ServerApp {ended[0]['status']} ({ended[0]['status-details']}); start the run again")

@@ -1,7 +1,7 @@
 """A site's process for tests: `flower_site.py FOLDER ADDRESS FAULT [STAGE] [CA]` misbehaves once, as FAULT says.
 
 Faults: none; kill (it dies before its answer leaves); malformed; forged (signed with another key); stranger (introduces
-itself under a name whose key it does not have).
+itself under a name whose key it does not have); unregistered (its node key is one that nobody registered).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from medtrust.flower.joining import Connection, join, node_key
@@ -44,8 +45,14 @@ def main() -> None:
             )
         return reply
 
-    trust = Path(ca) if ca else None
-    join(Connection(address, trust, node_key(desk.key) if trust else None), answer, lambda: desk.outcome is not None)
+    own = node_key(desk.key) if ca else None
+    if fault == "unregistered":
+        own = generate_private_key(SECP384R1())
+    join(
+        Connection(address, Path(ca) if ca else None, not ca, own, 5 if fault == "unregistered" else 60),
+        answer,
+        lambda: desk.outcome is not None,
+    )
     print(json.dumps(desk.outcome))
 
 
