@@ -4,9 +4,10 @@ With `--seconds N`, training stops after N seconds and the next call goes on fro
 before it has ended: training goes in pieces and its CPU time counts, so that a busy machine can run it.
 
 Two data sets: dermoscopic patches (3 x 32 x 32, 8 bit) and CT slices in Hounsfield units (1 x 32 x 32, 16 bit, averaged
-down from 512 x 512). Each is split by patient into train and holdout of one size; a generator is fitted on train by its
-own recipe, as many images are drawn as train has, and the audit compares them in two feature spaces. The result file
-grows by one row per generator, so that a stopped study goes on.
+down from 512 x 512; head and knee of the Visible Human, chests of ct-rider and ct-lung-dx). Each is split by patient
+into train and holdout of one size; a generator is fitted on train by its own recipe, as many images are drawn as train
+has, and the audit compares them in two feature spaces. The result file grows by one row per generator, so that a
+stopped study goes on.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from medtrust.types import Intensity
 from peers import ROOT, machine
 
 RESULT = ROOT / "benchmarks" / "results" / "generators.json"
-PATIENTS = {"derm": 400, "ct": 58}
-AUGMENT = {"derm": "dihedral", "ct": "flips"}
+PATIENTS = {"derm": 400, "ct": 80}
+AUGMENT = {"derm": "dihedral", "ct": "none"}
 CELLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "vae, a minute": ("vae", {"steps": "240"}),
     "flow, a minute": ("flow", {"steps": "200"}),
@@ -46,8 +47,14 @@ CELLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "gan": ("gan", {}),
     "flow": ("flow", {}),
     "flow, longer": ("flow", {"steps": "1000"}),
-    "ddpm": ("ddpm", {"steps": "1000"}),
-    "edm": ("edm", {"steps": "1000"}),
+    "ddpm": ("ddpm", {}),
+    "edm": ("edm", {}),
+}
+REGIONS = {
+    "head": ("ct-visible-human", "Head"),
+    "knee": ("ct-visible-human", "Knee"),
+    "chest": ("ct-rider", "1.3.6.1.4.1.9328.50.1.83304264089411327530730818890072724533"),
+    "lung": ("ct-lung-dx", ""),
 }
 SIDE, BLOCK = 32, 5
 SAVE = 20
@@ -55,21 +62,21 @@ SEED = 1
 
 
 def ct_slices(folder: Path, readers: Any) -> Path:
-    """Average the 512 x 512 slices of head and knee down to 32 x 32; five neighbouring slices are one patient."""
-    root = get_recipe("ct-visible-human", cache=cache_folder(), progress=make_progress())
+    """Average 512 x 512 slices of four people and places down to 32 x 32; five neighbouring slices are one patient."""
     rows = []
 
     def slices() -> Iterator[tuple[str, np.ndarray]]:
-        for region in ("Head", "Knee"):
-            images = open_set(root / region, "train", readers)
+        for region, (recipe, place) in REGIONS.items():
+            root = get_recipe(recipe, cache=cache_folder(), progress=make_progress())
+            images = open_set(root / place, "train", readers)
             for i, record in enumerate(images):
                 fine = record.pixels[0].astype(np.float64)
                 size = min(fine.shape) // SIDE * SIDE
                 top, left = (fine.shape[0] - size) // 2, (fine.shape[1] - size) // 2
                 step = size // SIDE
                 coarse = fine[top : top + size, left : left + size].reshape(SIDE, step, SIDE, step).mean((1, 3))
-                name = f"{region.lower()}-{i:03d}"
-                rows.append((f"{name}.npz", f"{region}{i // BLOCK}", region.lower()))
+                name = f"{region}-{i:03d}"
+                rows.append((f"{name}.npz", f"{region}{i // BLOCK}", region))
                 yield name, np.rint(coarse).clip(-1024, 3071).astype(np.int16)[None]
 
     write_set(folder, slices(), Intensity(-1024, 3071, "HU", (-160, 240)))

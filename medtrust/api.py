@@ -64,6 +64,7 @@ def audit(
     slices: Slices | None = None,
     volumes: str | None = None,
     n_synthetic: int | None = None,
+    condition: str | None = None,
     weights: Mapping[str, Path] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     config: Config | None = None,
@@ -105,6 +106,7 @@ def audit(
         volumes: Compare volumes instead of slices: "mean" or "mean-sd" says how the features of a volume are made of
             those of its slices.
         n_synthetic: How many images to draw from a generator; as many as train has when not given.
+        condition: What to ask a generator for: `medtrust.conditions.read_conditions` says how it is written.
         weights: Weight files by name.
         options: Options by plugin name, handed to its metrics.
         config: Settings with their origins: told to plugins, kept in run.json; its plugin tables are the options when
@@ -191,6 +193,7 @@ def audit(
             slices=slices,
             samples=(place or cache_dir) / "samples",
             n=n_synthetic or len(sets.get("train", ())),
+            condition=condition if name == "synthetic" else None,
             seed=derive_seed(seed, "sample"),
             device=device,
             progress=progress,

@@ -14,13 +14,15 @@ from medtrust.types import ConditionSpec
 
 __all__ = ["read_conditions"]
 
+_DEALT = 10_000  # classes in a row that is dealt out by shares, before it begins again
+
 
 def read_conditions(text: str, spec: ConditionSpec, readers: Readers) -> tuple[Sequence[Any], tuple[str, ...], str]:
     """Read what the user wants each sample to show.
 
     Args:
-        text: A class, a sentence, or numbers as "tr=500,te=15"; a .txt file with one of them per line; or a set of
-            masks or images.
+        text: A class, shares of classes as "naevus=0.7,melanoma=0.3", a sentence, or numbers as "tr=500,te=15"; a .txt
+            file with one class, sentence or row of numbers per line; or a set of masks or images.
         spec: What the generator can be asked for.
         readers: The installed formats.
 
@@ -38,6 +40,8 @@ def read_conditions(text: str, spec: ConditionSpec, readers: Readers) -> tuple[S
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{text} has no lines; write one {spec.kind} per line")
+        if spec.kind == "label" and lines == [text] and text not in spec.classes and "=" in text:
+            lines = _dealt(text, spec.classes)
         values: list[Any] = list(lines)
         if spec.kind == "multilabel":
             values = [tuple(line.split("|")) for line in lines]
@@ -50,6 +54,29 @@ def read_conditions(text: str, spec: ConditionSpec, readers: Readers) -> tuple[S
         state = hashlib.sha256("\n".join(images.digests).encode()).hexdigest()
         return _Pixels(images), images.names, state
     raise ConfigError("this generator takes no condition; leave --condition out")
+
+
+def _dealt(text: str, classes: Sequence[str]) -> list[str]:
+    """Deal classes out by their shares, so that each beginning of the series has them as nearly as it can."""
+    shares = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.rpartition("="))
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if name not in classes or name in shares or not 0 < share < math.inf:
+            raise ConfigError(
+                f"--condition {text!r}: write CLASS=SHARE,CLASS=SHARE with shares above 0; known are "
+                f"{', '.join(classes)}"
+            )
+        shares[name] = share
+    whole, counts, dealt = sum(shares.values()), dict.fromkeys(shares, 0), []
+    for i in range(_DEALT):
+        behind = max(shares, key=lambda name: shares[name] / whole * (i + 1) - counts[name])
+        counts[behind] += 1
+        dealt.append(behind)
+    return dealt
 
 
 def _numbers(line: str, known: Sequence[str]) -> dict[str, float]:

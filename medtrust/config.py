@@ -172,6 +172,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "metric_timeout": Key(_seconds, None, "seconds that one metric may take; no limit when not set"),
         "batch_size": Key(_whole(1), 64, "images per batch"),
         "n_synthetic": Key(_whole(1), None, "images to draw from a generator SPEC; as many as train has when not set"),
+        "condition": Key(_text, None, "what to ask a generator SPEC for: a class, shares of classes, a .txt, a set"),
         "cache": Key(_path, None, "folder of the feature cache"),
     }
 )

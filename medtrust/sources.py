@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from medtrust.conditions import read_conditions
 from medtrust.errors import ConfigError, PluginError, SafetyError
 from medtrust.fingerprint import fingerprint
 from medtrust.images import ImageSet, Readers, Slices, open_set
@@ -178,6 +179,7 @@ def open_source(
     device: str,
     progress: Progress,
     watch: Observation | None = None,
+    condition: str | None = None,
     allow_code: bool = False,
     offline: bool = False,
 ) -> tuple[ImageSet, dict[str, Any], Generator | None]:
@@ -191,12 +193,28 @@ def open_source(
     }
     source = parse_source(text, known.__contains__)
     if isinstance(source, Path):
+        if condition is not None:
+            raise ConfigError(f"--condition asks a generator, and {source} holds images; leave it out")
         images = open_set(source, name, readers_of(host), patients=patients, intensity=intensity, slices=slices)
         return images, {"kind": "folder", "name": _title(source)}, None
     generator = open_generator(source, host, device, allow_code=allow_code, offline=offline)
     # samples of an earlier run with another seed or n would join the set
     shutil.rmtree(samples, ignore_errors=True)
     request = request_of(source, host.find("generator", source.kind).spec.version)
-    sample_to(generator, n, samples, seed=seed, progress=progress, request=request, watch=watch)
+    asked, names = None, None
+    if condition is not None:
+        asked, names, request["condition"] = read_conditions(condition, generator.conditions, readers_of(host))
+    sample_to(
+        generator,
+        n,
+        samples,
+        seed=seed,
+        progress=progress,
+        request=request,
+        condition=asked,
+        names=names,
+        watch=watch,
+    )
     images = open_set(samples, name, readers_of(host), intensity=intensity or generator.spec.intensity)
-    return images, {**describe_generator(source, generator, host), "n": n, "seed": seed}, generator
+    told = {**describe_generator(source, generator, host), "n": n, "seed": seed}
+    return images, {**told, "condition": request["condition"]} if condition is not None else told, generator

@@ -42,6 +42,7 @@ SAMPLES = {
     "batch_size": (1, "2", 3),
     "metric_timeout": (1.5, "2", 3.0),
     "n_synthetic": (1, "2", 3),
+    "condition": ("a", "b", "c"),
     "cache": ("a", "b", "c"),
 }
 

@@ -48,6 +48,7 @@ def _audit_options(command: F) -> F:
             "--evidence", type=click.Choice(["none", "blur", "full"]), help="Pictures in the report.  [default: none]"
         ),
         click.option("--n-synthetic", type=int, help="Images to draw from a generator.  [default: as many as train]"),
+        click.option("--condition", help="What to ask a generator for, as in `medtrust sample`."),
         click.option("--level", type=float, help="Confidence level.  [default: 0.95]"),
         click.option("--seed", type=int, help="Root seed.  [default: 0]"),
         click.option("--metric-timeout", type=float, metavar="SECONDS", help="Longest that one metric may take."),

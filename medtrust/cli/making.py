@@ -18,7 +18,7 @@ __all__ = ["demo", "sample", "train"]
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the images.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--condition", help="What to ask for: a class, a sentence, a .txt with one per line, or a set of images.")
+@click.option("--condition", help="A class, CLASS=SHARE,…, a sentence, a .txt with one per line, or a set of images.")
 @click.option("--allow-code", is_flag=True, help="Let the generator's artefact run the code that it brings.")
 @click.option("--offline", is_flag=True, help="Never open a socket.")
 def sample(

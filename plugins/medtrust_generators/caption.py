@@ -13,6 +13,6 @@ class Caption(Flow):
     """Trains and opens caption-conditioned flows: the `factory` of the spec `caption`."""
 
     kind = "caption"
-    version = "1"
+    version = "2"
     family = "conditional"
     asks: Mapping[str, str] = {"captions": "measured"}

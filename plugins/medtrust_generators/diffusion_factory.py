@@ -22,26 +22,29 @@ class DiffusionGenerator(NeuralGenerator):
     _model: DiffusionModel
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Whiten images [N, C, H, W] in the unit of `spec`."""
-        white: Tensor = self._model.whitening(images.to(self._device, torch.float32))
-        return white
+        """Whiten images [N, C, H, W] in the unit of `spec`, and divide each by the strength of its bands."""
+        return self._model.contrast.even(self._model.whitening(images.to(self._device, torch.float32)))
 
     def noise_level(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Alpha and sigma at the times of this kind's schedule."""
         return self._model.levels(t)
 
     def denoise(self, x_t: Tensor, t: Tensor, condition: Sequence[Any] | None = None) -> Tensor:
-        """Evaluate the network at x_t [N, C, H, W] and t [N]: v of x_t / hypot(alpha, sigma); carries gradients."""
+        """Evaluate the network at x_t [N, C, H, W] and t [N]: v of x_t / hypot(alpha, sigma); carries gradients.
+
+        The network is not told the strengths of the bands, which x_t does not show.
+        """
         alpha, sigma = self._model.levels(t)
         model, unit = self._model, x_t / torch.hypot(alpha, sigma)[:, None, None, None]
         codes = model.condition.absent(len(x_t)) if condition is None else model.condition.encode(condition)
-        return model.velocity(unit, torch.atan2(sigma, alpha), codes.to(x_t.device))
+        unknown = model.contrast.mean.new_zeros(len(x_t), model.contrast.count)
+        return model.velocity(unit, torch.atan2(sigma, alpha), unknown, codes.to(x_t.device))
 
 
 class DiffusionFactory(NeuralFactory):
     """Builds one kind of diffusion; subclasses name the model, its samplers and how many steps they take."""
 
-    version = "2"
+    version = "3"
     family = "diffusion"
     generator = DiffusionGenerator
     model: type[DiffusionModel]

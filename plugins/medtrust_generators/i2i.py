@@ -13,6 +13,6 @@ class ImageToImage(Flow):
     """Trains and opens image-to-image flows: the `factory` of the spec `i2i`."""
 
     kind = "i2i"
-    version = "1"
+    version = "2"
     family = "conditional"
     asks: Mapping[str, str] = {"source": ""}

@@ -13,6 +13,6 @@ class Mask(Flow):
     """Trains and opens mask-conditioned flows: the `factory` of the spec `mask`."""
 
     kind = "mask"
-    version = "1"
+    version = "2"
     family = "conditional"
     asks: Mapping[str, str] = {"masks": "", "cuts": ""}

@@ -59,6 +59,9 @@ class Model(nn.Module, ABC):
         """Training loss of one batch."""
         raise NotImplementedError("a model has a loss or its own objectives")
 
+    def begin(self, images: Tensor) -> None:
+        """Learn from the whitened images what the network is told of them, before the first training step."""
+
     def finish(self, images: Tensor, codes: Tensor) -> None:
         """Do what remains after the last training step."""
 

@@ -138,8 +138,7 @@ class NeuralGenerator:
             return list(condition)
         if self.conditions.required:
             raise ConfigError(
-                f"generator {self.card['kind']} needs a {self.conditions.kind} for each sample: name it with "
-                "`medtrust sample --condition`, then audit the folder"
+                f"generator {self.card['kind']} needs a {self.conditions.kind} for each sample; name it by --condition"
             )
         if facts.get("kind") != "label":
             return None
@@ -348,6 +347,7 @@ class NeuralFactory(ABC):
         codes = model.condition.encode(values) if condition else model.condition.absent(len(pixels))
         white = torch.cat([model.whitening(part) for part in pixels.split(256)]).to(device)
         model = model.to(device=device, memory_format=torch.channels_last)
+        model.begin(white)
         fit(model, white, codes.to(device), plan, seed, out, self.kind, progress)
 
 

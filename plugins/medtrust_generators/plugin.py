@@ -8,12 +8,12 @@ from medtrust.types import GeneratorSpec
 _KINDS = (
     ("vae", "2", "vae:Vae", "vae", "variational autoencoder whose decoder also learns the noise texture, band by band"),
     ("gan", "1", "gan:Gan", "gan", "generative adversarial network with hinge loss and a spectrally normalised critic"),
-    ("flow", "2", "flow:Flow", "diffusion", "rectified flow with a small U-Net over spectrally whitened images"),
-    ("ddpm", "2", "ddpm:Ddpm", "diffusion", "denoising diffusion with v-prediction and the cosine schedule"),
-    ("edm", "2", "edm:Edm", "diffusion", "EDM: log-normal noise levels and Heun's method"),
-    ("mask", "1", "mask:Mask", "conditional", "mask to image: a flow that sees where each tissue lies"),
-    ("caption", "1", "caption:Caption", "conditional", "caption to image: a flow that reads a sentence"),
-    ("i2i", "1", "i2i:ImageToImage", "conditional", "image to image: a flow that sees another contrast"),
+    ("flow", "3", "flow:Flow", "diffusion", "rectified flow with a small U-Net over spectrally whitened images"),
+    ("ddpm", "3", "ddpm:Ddpm", "diffusion", "denoising diffusion with v-prediction and the cosine schedule"),
+    ("edm", "3", "edm:Edm", "diffusion", "EDM: log-normal noise levels and Heun's method"),
+    ("mask", "2", "mask:Mask", "conditional", "mask to image: a flow that sees where each tissue lies"),
+    ("caption", "2", "caption:Caption", "conditional", "caption to image: a flow that reads a sentence"),
+    ("i2i", "2", "i2i:ImageToImage", "conditional", "image to image: a flow that sees another contrast"),
 )
 
 

@@ -78,6 +78,10 @@ class Whitening(nn.Module):
         power = spectrum.square().flatten(2) @ (self.member / self.member.sum(0).clamp(min=1))
         return (power + 1e-4).log().flatten(1)
 
+    def of_means(self, per_band: Tensor) -> Tensor:
+        """Numbers of the first band, which is the mean: [C] of [C * B], a view."""
+        return per_band.view(-1, self.bands)[:, 0]
+
     def spread(self, per_band: Tensor) -> Tensor:
         """Lay one number per channel and band, [N, C * B], out over the frequencies: [N, C, H, W]."""
         return (per_band.unflatten(1, (-1, self.bands)) @ self.member.T).unflatten(2, self.ring.shape)

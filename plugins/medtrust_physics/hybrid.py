@@ -73,7 +73,7 @@ class HybridGenerator(NeuralGenerator):
 class HybridFactory(Flow):
     """Trains and opens such generators; the control without physics is `flow` on the same images."""
 
-    version = "1"
+    version = "2"
     family = "hybrid"
     asks: Mapping[str, str] = {}
     own: ClassVar[Mapping[str, str | int | float]] = {}  # options of the scanner

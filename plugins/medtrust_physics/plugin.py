@@ -57,10 +57,10 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
 def medtrust_generators() -> Iterable[GeneratorSpec]:
     """Offer the generators that end in a scanner; `flow` on the same images is their control."""
     yield GeneratorSpec(
-        name="mr-physics", version="1", factory="medtrust_physics.mr:MrPhysics", family="hybrid", trainable=True,
+        name="mr-physics", version="2", factory="medtrust_physics.mr:MrPhysics", family="hybrid", trainable=True,
         summary="a flow over proton density, T1 and T2, then the signal equation and noise in k-space",
     )  # fmt: skip
     yield GeneratorSpec(
-        name="ct-physics", version="1", factory="medtrust_physics.ct:CtPhysics", family="hybrid", trainable=True,
+        name="ct-physics", version="2", factory="medtrust_physics.ct:CtPhysics", family="hybrid", trainable=True,
         summary="a flow over Hounsfield units, then projections, photon counts and filtered back-projection",
     )  # fmt: skip
