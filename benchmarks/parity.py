@@ -150,6 +150,11 @@ def rbf_torch_fidelity(peer: Any) -> Numbers:
     return stats.mmd_rbf(a, b, bandwidth=3.0), theirs["kernel_inception_distance_mean"]
 
 
+def cmmd(peer: Any) -> Numbers:
+    a, b = (3 * x for x in features())  # so that the fixed width of 10 is of the size of their distances
+    return stats.mmd_rbf(a, b, convention="cmmd"), float(peer.mmd(a, b))
+
+
 def score_torch_fidelity(peer: Any) -> Numbers:
     theirs = peer.isc_features_to_metric(logits(), 10, True, 2020)["inception_score_mean"]
     return stats.inception_score(logits(), splits=10, shuffle_seed=2020), theirs
@@ -338,6 +343,7 @@ PAIRS: tuple[Pair, ...] = (
         1e-6,
         ORDER,
     ),
+    Pair("Gaussian kernel distance", "CMMD", "clip-mmd", "clip_mmd.calculation", cmmd, 1e-9, ORDER),
     Pair(
         "Inception Score",
         "torch-fidelity, 10 splits",

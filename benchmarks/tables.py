@@ -50,6 +50,28 @@ def parity() -> str:
     return "\n".join(lines)
 
 
+def coverage() -> str:
+    """One line per statistic and population, as `benchmarks/coverage.py` found them."""
+    rows = results("coverage")["rows"]
+    sizes = sorted({row["n"] for row in rows})
+    heads = [f"n = {n}" for n in sizes]
+    lines = [
+        f"| statistic | population | {' | '.join(heads)} | draws | percentile bootstrap, n = 50, 100, 400 |",
+        f"|{'---|' * (len(sizes) + 4)}",
+    ]
+    found: dict[tuple[str, str], dict[int, Any]] = {}
+    for row in rows:
+        found.setdefault((row["statistic"], row["population"]), {})[row["n"]] = row
+    statistics = list(dict.fromkeys(statistic for statistic, _ in found))
+    for (statistic, population), by_n in sorted(found.items(), key=lambda each: statistics.index(each[0][0])):
+        shown = [f"{by_n[n]['cover']:.3f}".lstrip("0") if n in by_n else "" for n in sizes]
+        draws = sorted({row["reps"] for row in by_n.values()})
+        boots = [row["bootstrap"] for row in by_n.values() if row["bootstrap"] is not None]
+        cells = [*shown, "–".join(map(str, draws)), ", ".join(f"{share:.2f}".lstrip("0") for share in boots)]
+        lines.append(f"| {statistic} | {population} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def coverage_images() -> str:
     """One line per population and size, as `benchmarks/coverage_images.py` found them."""
     found = results("coverage_images")
@@ -229,6 +251,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "metrics": (DOCS / "README.md", metrics),
     "parity": (DOCS / "parity.md", parity),
     "generators": (DOCS.parent / "generators.md", generators),
+    "coverage": (DOCS / "coverage.md", coverage),
     "coverage_images": (DOCS / "coverage.md", coverage_images),
     "physics": (ROOT / "docs" / "physics.md", physics),
     "precision": (ROOT / "docs" / "features.md", precision),
