@@ -11,6 +11,7 @@ from medtrust import __version__
 from medtrust.cli import plugging  # noqa: F401 - it adds its commands to `plugins`
 from medtrust.cli.auditing import audit, compare, gate, report
 from medtrust.cli.explaining import explain
+from medtrust.cli.federated import federated
 from medtrust.cli.listing import data, info, plugins
 from medtrust.cli.making import demo, sample, train
 from medtrust.cli.testing import selftest
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (audit, gate, report, compare, explain, sample, train, demo, selftest, plugins, data, info):
+for command in (audit, gate, report, compare, explain, sample, train, demo, federated, selftest, plugins, data, info):
     cli.add_command(command)
 
 

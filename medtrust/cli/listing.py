@@ -33,7 +33,8 @@ def plugins_list(as_json: bool) -> None:
             click.echo(f"{kind.replace('_', ' ')}s" if kind != "features" else "feature spaces")
         for c in contributions:
             state = "" if c.status == "ok" else f"  [{c.status}]"
-            click.echo(f"  {c.full_name:<30} {c.spec.summary}{state}")
+            merged = ", ".join(statistic for _, statistic in getattr(c.spec, "mergeable", ()))
+            click.echo(f"  {c.full_name:<30} {c.spec.summary}{merged and f' (federated: {merged})'}{state}")
     for failure in host.failures:
         click.echo(f"broken: {failure.plugin} ({failure.distribution}) at {failure.stage}: {failure.error}", err=True)
         if failure.remedy:

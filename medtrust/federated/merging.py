@@ -76,6 +76,8 @@ def _run(pool: Pool, transport: Mapping[str, Any]) -> dict[str, Any]:
         "federated": {
             "study": {"name": study.name, "sha256": study.digest, "release": study.header["release"]},
             "rules": study.rules.as_dict(),
+            "below": list(study.rules.below()),
+            "privacy": study.privacy.as_dict() if study.privacy else None,
             "sites": {name: _revealed(pool, name) for name in pool.facts},
             "took_part": list(pool.sites),
             "absent": sorted(set(study.keys) - set(pool.sites)),

@@ -20,7 +20,7 @@ from medtrust.types import Demand
 __all__ = ["READY_POLICIES", "Gate", "Policy", "Requirement", "Waiver", "demands", "load_policy"]
 
 SCHEMA = "medtrust.policy/1"
-READY_POLICIES = ("research", "clinical-strict", "ci-smoke", "demo")
+READY_POLICIES = ("research", "clinical-strict", "ci-smoke", "demo", "federated")
 OPS = ("<=", ">=", "<", ">", "==")
 FIELDS = {"estimate": "estimate.value", "p": "test.p", "p_adj": "test.p_adj"}
 _PARTS = {
@@ -135,7 +135,7 @@ def load_policy(source: str | Path) -> Policy:
     """Read a policy.
 
     Args:
-        source: Name of a ready policy (research, clinical-strict, ci-smoke, demo), or the path of a .toml file.
+        source: Name of a ready policy, any of `READY_POLICIES`, or the path of a .toml file.
 
     Raises:
         ConfigError: It does not exist, is not TOML, or holds a key or value that is not understood.

@@ -18,6 +18,7 @@ def limitations(
     results: Sequence[Result],
     failures: Iterable[PluginFailure],
     spaces: Mapping[str, Any] = MappingProxyType({}),
+    federated: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, ...]:
     """Write one sentence per limit of the audit, the widest first.
 
@@ -27,6 +28,7 @@ def limitations(
         results: Every row.
         failures: Plugins that failed.
         spaces: Facts of each feature space.
+        federated: What a report of several sites says of its study; empty for any other.
     """
     answered = [r for r in results if r.status == "ok"]
     bare = [r for r in answered if not r.interval and not r.test]
@@ -34,6 +36,7 @@ def limitations(
     lines = [
         *_about_sets(subject, data),
         *_about_precision(spaces),
+        *_about_sites(federated),
         *(f"{_name(r)} could not be decided: {sentence(r.reason)}" for r in results if r.status != "ok"),
         *(
             f"{_name(r)}: the detector failed its self-test on this data, so it counts neither way. "
@@ -76,6 +79,22 @@ def _about_precision(spaces: Mapping[str, Any]) -> Iterable[str]:
                 f"The feature space {name} was computed in {precision}, not in fp32; its numbers compare with others "
                 f"in {precision} only. {sentence(str(facts.get('precision_change', '')))}".strip()
             )
+
+
+def _about_sites(federated: Mapping[str, Any]) -> Iterable[str]:
+    if not federated:
+        return
+    yield (
+        "The sites revealed sums, signed but not proved: nobody has seen their images, so a site that errs or "
+        "lies about "
+        "its images cannot be told from one that does not, and a patient seen at two sites counts twice."
+    )
+    rules = federated["rules"]
+    if rules["lowered"]:
+        names = ", ".join(federated["below"])
+        yield f"This study lowered the rules {names} that protect patients: {sentence(rules['lowered'])}"
+    if federated["absent"]:
+        yield f"Sites of the study that sent nothing: {', '.join(federated['absent'])}."
 
 
 def patients_known(described: Mapping[str, Any]) -> bool:

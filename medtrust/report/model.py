@@ -190,7 +190,7 @@ def build_report(
         data=data,
         results=rows,
         plugin_failures=broken,
-        limitations=limitations(subject, data, rows, broken, run.get("spaces", {})),
+        limitations=limitations(subject, data, rows, broken, run.get("spaces", {}), run.get("federated", {})),
         crosswalk=crosswalk(rows),
     )
 

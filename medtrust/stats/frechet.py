@@ -41,7 +41,7 @@ class HasMoments(Protocol):
     """Sufficient statistics of a set of features: count, mean [d] and covariance [d, d] with divisor n - 1."""
 
     @property
-    def n(self) -> int:
+    def n(self) -> float:
         """Number of rows."""
 
     @property

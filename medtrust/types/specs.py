@@ -84,6 +84,8 @@ class MetricSpec(Spec):
         citation: DOI or arXiv id of the method.
         title: Heading in the report.
         optional: Ran only when it is named in `--metrics`.
+        mergeable: Results that sums of several sites can give, each with the name of the statistic that serves it;
+            empty where the metric needs all rows in one place.
     """
 
     pillar: Pillar
@@ -103,6 +105,7 @@ class MetricSpec(Spec):
     optional: bool = False
     symmetric: bool = False
     identity: float | None = None
+    mergeable: tuple[tuple[str, str], ...] = ()
     volumes: bool = False
 
     @property

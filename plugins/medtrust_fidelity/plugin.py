@@ -26,6 +26,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="arXiv:1706.08500",
+        mergeable=(("fidelity.fd", "moments"),),
         volumes=True,
     )
     yield MetricSpec(
@@ -89,6 +90,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="doi:10.1023/A:1026543900054",
+        mergeable=(("fidelity.intensity", "histograms"),),
         volumes=True,
     )
     yield MetricSpec(
@@ -173,6 +175,7 @@ def _on_request() -> Iterable[MetricSpec]:
         min_samples=4,
         min_patients=4,
         citation="arXiv:2401.09603",
+        mergeable=(("fidelity.mmd", "random Fourier features"),),
         optional=True,
         volumes=True,
     )

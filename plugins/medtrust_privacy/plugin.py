@@ -29,6 +29,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=20,
         min_patients=20,
         citation="arXiv:2004.05675",
+        mergeable=(("privacy.cpm", "enrichment counts by site"),),
     )
     yield MetricSpec(
         name="duplicates",
@@ -111,6 +112,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=50,
         min_patients=20,
         citation="arXiv:2004.05675",
+        mergeable=(("privacy.ct", "rank sums by site"),),
     )
     yield MetricSpec(
         name="pixel_copies",

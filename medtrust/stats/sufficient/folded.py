@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
@@ -16,11 +16,14 @@ FEWEST_SITES = 5  # that can stand in for folds
 
 
 class Counted(Protocol):
-    """A statistic that says of how many patients it is."""
+    """A statistic that says of how many patients it is, and can count more or less than once."""
 
     @property
-    def units(self) -> int:
+    def units(self) -> float:
         """Patients."""
+
+    def weighted(self, weight: float) -> Self:
+        """The same as if each patient were there `weight` times."""
 
 
 Part = TypeVar("Part", bound=Counted)
@@ -46,7 +49,7 @@ class Folds(Generic[Part]):
     @property
     def units(self) -> int:
         """Patients."""
-        return sum(part.units for part in self.parts)
+        return round(sum(part.units for part in self.parts))
 
     def only(self, name: str) -> Folds[Part]:
         """One site."""
@@ -100,10 +103,10 @@ class Jackknifed:
 def jackknife(sets: Sequence[Folds[Part]], statistic: Callable[..., Sequence[float]]) -> Jackknifed:
     """Leave out each fold of each set in turn.
 
-    Sites are strata: folds of one site are compared with each other alone, so that differences between sites, which
-    another draw of patients would show again, do not pass for sampling error. A site with one fold borrows from the
-    others, patient for patient. Where every site of a set has one fold, whole sites are left out: that counts the
-    differences between sites as error and so errs on the safe side.
+    Sites are strata: when a fold is left out, the other folds of its site stand in for it, so that differences between
+    sites, which another draw of patients would show again, pass neither for sampling error nor for bias. A site with
+    one fold borrows from the others, patient for patient. Where every site of a set has one fold, whole sites are left
+    out: that counts the differences between sites as error and so errs on the safe side.
 
     Args:
         sets: Independent sets.
@@ -122,25 +125,37 @@ def jackknife(sets: Sequence[Folds[Part]], statistic: Callable[..., Sequence[flo
     for k, folds in enumerate(sets):
         mode, strata = folds.strata()
         modes.append(mode)
-        total, moved, share = folds.units, torch.zeros_like(value), 0.0
+        total = folds.units
         seen = sum(everything[k][i].units for stratum in strata for out in stratum for i in out)
         for stratum in strata:
-            left = torch.stack([_vector(statistic(*kept)) for kept in _left_out(everything, k, stratum)])
-            gone = [sum(everything[k][i].units for i in out) for out in stratum]
-            moved = moved + (left - value).sum(0)
-            share += sum(units / (total - units) for units in gone)
+            sizes = [sum(everything[k][i].units for i in out) for out in stratum]
+            whole = sum(sizes)
+            left = torch.stack(
+                [_vector(statistic(*kept)) for kept in _left_out(everything, k, stratum, mode == "fold")]
+            )
             dof = len(stratum) - 1
             part = dof / len(stratum) * (left - left.mean(0)).square().sum(0) * (total / seen)
             variance, spent = variance + part, spent + part.square() / dof
-        bias = bias + moved / share
+            share = sum(size / (whole - size) for size in sizes)
+            bias = bias + (left - value).sum(0) / share * (total / seen)
     first, of_first = float(variance[0]), float(spent[0])
     spread_dof = max(1.0, first**2 / of_first) if of_first > 0 else 1.0
     return Jackknifed(value, bias, variance.sqrt(), spread_dof, "site" if "site" in modes else "fold")
 
 
-def _left_out(everything: list[list[Part]], k: int, stratum: Sequence[frozenset[int]]) -> Iterator[list[list[Part]]]:
+def _left_out(
+    everything: list[list[Part]], k: int, stratum: Sequence[frozenset[int]], replaced: bool
+) -> Iterator[list[list[Part]]]:
+    """Everything without each member of a stratum in turn, whose others are raised to its weight where `replaced`."""
+    members = frozenset().union(*stratum)
+    whole = sum(everything[k][i].units for i in members)
     for out in stratum:
-        kept = [part for i, part in enumerate(everything[k]) if i not in out]
+        weight = whole / (whole - sum(everything[k][i].units for i in out)) if replaced else 1.0
+        kept = [
+            part.weighted(weight) if replaced and i in members else part
+            for i, part in enumerate(everything[k])
+            if i not in out
+        ]
         yield [*everything[:k], kept, *everything[k + 1 :]]
 
 

@@ -35,15 +35,15 @@ class FourierSums:
     """Sums over a set; those of a union are the sums of those of its parts.
 
     Args:
-        n: Rows.
-        units: Patients.
+        n: Rows; no whole number where some count more than once.
+        units: Patients, likewise.
         total: [2q] float64, Σφ.
         own: Σ over patients of ‖Σφ of the patient's rows‖²: the kernel over pairs of rows of one patient.
         pairs: Σ over patients of the squared number of rows.
     """
 
-    n: int
-    units: int
+    n: float
+    units: float
     total: torch.Tensor
     own: float
     pairs: float
@@ -55,6 +55,13 @@ class FourierSums:
         sums = features.new_zeros(count, features.shape[1]).index_add_(0, of_row, features)
         sizes = torch.bincount(of_row, minlength=count).double()
         return cls(len(features), count, features.sum(0), float(sums.square().sum()), float(sizes.square().sum()))
+
+    def weighted(self, weight: float) -> FourierSums:
+        """The sums as if each row counted `weight` times; a pair of rows then counts its square."""
+        square = weight * weight
+        return FourierSums(
+            self.n * weight, self.units * weight, self.total * weight, self.own * square, self.pairs * square
+        )  # fmt: skip
 
     @classmethod
     def merge(cls, parts: Sequence[FourierSums]) -> FourierSums:

@@ -20,12 +20,16 @@ class Histogram:
     """Sum of the patients' histograms.
 
     Args:
-        units: Patients.
+        units: Patients; no whole number where some count more than once.
         shares: [B] float64, Σ over patients of the share of the patient's pixels in each bin.
     """
 
-    units: int
+    units: float
     shares: torch.Tensor
+
+    def weighted(self, weight: float) -> Histogram:
+        """The sum as if each patient were there `weight` times."""
+        return Histogram(self.units * weight, self.shares * weight)
 
     @classmethod
     def merge(cls, parts: Sequence[Histogram]) -> Histogram:

@@ -17,14 +17,14 @@ class Moments:
     """Moments of a set of features; those of a union follow from those of its parts.
 
     Args:
-        n: Rows.
-        units: Patients.
+        n: Rows; no whole number where some count more than once.
+        units: Patients, likewise.
         mean: [d] float64.
         m2: [d, d] float64, Σ (x - mean)(x - mean)ᵀ.
     """
 
-    n: int
-    units: int
+    n: float
+    units: float
     mean: torch.Tensor
     m2: torch.Tensor
 
@@ -50,6 +50,10 @@ class Moments:
             m2 = m2 + part.m2 + torch.outer(gap, gap) * (n * part.n / total)
             n, units = total, units + part.units
         return cls(n, units, mean, m2)
+
+    def weighted(self, weight: float) -> Moments:
+        """The moments as if each row were there `weight` times."""
+        return Moments(self.n * weight, self.units * weight, self.mean, self.m2 * weight)
 
     @property
     def cov(self) -> torch.Tensor:

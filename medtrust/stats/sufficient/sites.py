@@ -14,7 +14,7 @@ from medtrust.errors import Insufficient
 
 __all__ = ["SiteDifference", "site_difference"]
 
-FoldMeans = Sequence[Sequence[tuple[int, torch.Tensor]]]
+FoldMeans = Sequence[Sequence[tuple[float, torch.Tensor]]]
 
 
 @dataclass(frozen=True, slots=True)
