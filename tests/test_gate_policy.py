@@ -28,8 +28,9 @@ def test_ready_policies_load_and_block_on_copies(name):
     policy = load_policy(name)
     assert policy.name == name
     assert len(policy.sha256) == 64
-    copies = next(g for g in policy.gates if g.result == "privacy.duplicates")
-    assert (copies.mode, copies.op, copies.threshold, copies.severity) == ("point", "<=", 0, "fail")
+    if name != "federated":  # sums of several sites hold no digests of images
+        copies = next(g for g in policy.gates if g.result == "privacy.duplicates")
+        assert (copies.mode, copies.op, copies.threshold, copies.severity) == ("point", "<=", 0, "fail")
     copying = next(g for g in policy.gates if g.result == "privacy.cpm")
     assert Requirement("selftest.status", "==", "ok") in copying.require
 

@@ -128,7 +128,7 @@ def intensity_row(pool: Pool) -> Result:
         estimate=Estimate(found.value, declared.unit, "lower"),
         interval=found.interval,
         null=Null(REFERENCE, null.value, null.interval),
-        resolution=_resolution(pool, train, holdout, smallest, "a distance", f"{declared.unit} of"),
+        resolution=_resolution(pool, train, holdout, smallest, "a shift that adds", "the distance"),
         facts={
             "sites": len(pool.sites), "bins": pool.study.bins, "bin_width": width, "plug_in": found.plug_in,
             "null_plug_in": null.plug_in, "degrees_of_freedom": found.dof,
@@ -162,11 +162,10 @@ def _resolution(
 ) -> Resolution:
     sentence = (
         f"With {train.units} train and {holdout.units} holdout patients at {len(pool.sites)} sites, {what} less than "
-        f"{smallest:.3g} to {where} real from real could not have been shown (power {POWER:.0%}; delete-a-fold "
-        f"standard "
-        "error of real against real)."
+        f"{smallest:.3g} to {where} of real from real could not have been shown (power {POWER:.0%}; delete-a-fold "
+        "standard error of real against real)."
     )
-    return Resolution(smallest, POWER, sentence.replace("distance real", "distance of real"))
+    return Resolution(smallest, POWER, sentence)
 
 
 def _space_notes(pool: Pool, space: str) -> tuple[str, ...]:

@@ -102,5 +102,13 @@ def _data(pool: Pool) -> dict[str, Any]:
             f"n_{kind}": sum(int(facts[kind][name]) for facts in pool.facts.values()) for kind in ("images", "patients")
         }
         described[name]["patients_known"] = all(facts["patients_known"] for facts in pool.facts.values())
+        described[name]["intensity"] = {**pool.study.header["intensity"], "window": None}
     public = pool.study.header["synthetic"]
-    return {**described, "synthetic": {"n_images": public["images"], "digests_sha256": public["sha256"]}}
+    return {
+        **described,
+        "synthetic": {
+            "n_images": public["images"],
+            "digests_sha256": public["sha256"],
+            "intensity": {**pool.study.header["intensity"], "window": None},
+        },
+    }

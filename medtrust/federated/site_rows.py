@@ -64,7 +64,7 @@ def _without(
     pool: Pool, space: str, site: str, train: Folds[Moments], holdout: Folds[Moments], synthetic: Folds[Moments]
 ) -> Result:
     names = identity("equity.fd_without_site", "Fréchet distance without one site", _CITED, space)
-    names["subgroup"] = f"without {site}"
+    names["subgroup"] = f"all but {site}"
     level = pool.study.level
     try:
         found, null = (folded_frechet(train, other, level=level) for other in (synthetic, holdout))

@@ -88,7 +88,7 @@ def site_difference(sites: FoldMeans, *, level: float = 0.95, power: float = 0.8
     ends = [unit * _noncentrality(statistic, one, two, chance) for chance in (tail, 1 - tail)]
     return SiteDifference(
         value=value,
-        interval=(min(ends[0], max(0.0, value)), max(ends[1], value)),
+        interval=(min(ends[0], value), max(ends[1], value)),
         statistic=statistic,
         p=float(f_distribution.sf(statistic, one, two)),
         dimensions=directions,
