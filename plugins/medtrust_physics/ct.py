@@ -18,14 +18,13 @@ from medtrust.seeding import derive_seed
 from medtrust_generators.options import Options
 from medtrust_physics.hybrid import HybridFactory, HybridGenerator, positive
 from medtrust_physics.noise import BANDS, EDGES, flat_noise, noise_shape
-from medtrust_physics.tomography import ParallelBeam
+from medtrust_physics.tomography import WATER, ParallelBeam
 
 if TYPE_CHECKING:
     from medtrust.types import ImageRecord
 
 __all__ = ["CtGenerator", "CtPhysics", "scan_ct"]
 
-WATER = 0.0193  # attenuation of water per mm at 70 keV, about the mean energy of a 120 kV beam (NIST XCOM)
 _FREQUENCIES = 33  # of the kernel, from 0 to half a cycle per pixel
 _ROUNDS, _GAINS = 6, (0.02, 20.0)
 _DESCENTS, _STEP = 60, 0.24  # of the total variation; a step below 1/4 converges
