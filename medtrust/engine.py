@@ -292,7 +292,7 @@ def _run_job(
 ) -> tuple[list[Result], PluginFailure | None]:
     if "generator" in job.spec.needs and generator is None:
         return _rows(job, "skipped", NO_GENERATOR), None
-    too_few = _shortage(job.spec, sets)
+    too_few = _shortage(job.spec, sets) or _nothing_varies(job, features)
     if too_few:
         return _rows(job, "insufficient", too_few), None
 
@@ -357,6 +357,17 @@ def _shortage(spec: MetricSpec, sets: Mapping[SetName, SetData]) -> str:
         patients = len(set(data.patients))
         if name != "synthetic" and patients < spec.min_patients:
             return f"needs {spec.min_patients} patients in each real set; {name} has {patients}"
+    return ""
+
+
+def _nothing_varies(job: Job, features: Mapping[str, Mapping[SetName, FeatureMatrix]]) -> str:
+    """Say so where a space, after constant columns were left out, has none."""
+    for space in job.together or (job.space,):
+        if any(len(matrix) and matrix.values.shape[1] == 0 for matrix in features.get(space, {}).values()):
+            return (
+                f"no feature of the space {space} varies: all images of all sets look the same there, so nothing can "
+                "be compared; check that they are not blank or copies of one image"
+            )
     return ""
 
 
