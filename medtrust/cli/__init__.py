@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from medtrust import __version__
-from medtrust.cli import plugging  # noqa: F401 - it adds its commands to `plugins`
+from medtrust.cli import flower, plugging  # noqa: F401 - they add their commands to `federated` and `plugins`
 from medtrust.cli.auditing import audit, compare, gate, report
 from medtrust.cli.explaining import explain
 from medtrust.cli.federated import federated

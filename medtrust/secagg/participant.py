@@ -48,7 +48,8 @@ class Participant:
         vector: `[D]`, float64, what to add.
         layout: What the entries mean; must be the same bytes at every site.
         folder: Private folder for state, so that a restarted process goes on.
-        minimum: The study's least number of sites in a sum; at least 3.
+        minimum: Least number of sites in a sum, at least 3; more than two thirds of the study's when not given, so that
+            a coordinator cannot ask for sums over small groups one after the other.
 
     Raises:
         DataError: The study does not list the site with this key, or the vector does not fit the fixed-point grid.
@@ -64,17 +65,18 @@ class Participant:
         vector: NDArray[np.float64],
         layout: bytes,
         folder: Path,
-        minimum: int = MINIMUM_SITES,
+        minimum: int | None = None,
     ) -> None:
         if site not in keys:
             raise DataError(f"the study does not list the site {site}; it lists {', '.join(sorted(keys))}")
-        if minimum < MINIMUM_SITES or len(keys) < minimum:
+        least = max(threshold(len(keys)) if minimum is None else minimum, MINIMUM_SITES)
+        if len(keys) < least:
             raise DataError(
-                f"a secure sum needs at least {max(minimum, MINIMUM_SITES)} sites, and the study lists {len(keys)}; "
+                f"a secure sum needs at least {least} sites, and the study lists {len(keys)}; "
                 "with two, each learns the other's vector by subtracting its own: exchange signed statements instead"
             )
         self.study, self.site, self.key, self.keys = study, site, key, dict(keys)
-        self.layout, self.minimum = layout, minimum
+        self.layout, self.minimum = layout, least
         self.words = fixed.encode(vector, len(keys))
         self.digest = hashlib.sha256(self.words.astype("<u8").tobytes() + layout).hexdigest()
         self.vault = Vault(folder, study)

@@ -17,7 +17,7 @@ def threshold(sites: int, minimum: int = MINIMUM_SITES) -> int:
 
     Args:
         sites: Sites that sent their keys.
-        minimum: The study's least number of sites in a sum.
+        minimum: Least number of sites in a sum.
 
     Reference:
         Bonawitz et al., doi:10.1145/3133956.3133982, Theorem 6.5.

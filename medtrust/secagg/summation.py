@@ -27,16 +27,16 @@ class Summation:
         study: Digest of the study, hexadecimal.
         keys: Every site's public key, as the study lists them.
         run: 32 hexadecimal digits, never used before.
-        minimum: The study's least number of sites in a sum; at least 3.
+        minimum: Least number of sites in a sum, at least 3; more than two thirds of the study's when not given.
 
     Raises:
         Insufficient: The study lists fewer sites than that.
     """
 
     def __init__(
-        self, *, study: str, keys: Mapping[str, Ed25519PublicKey], run: str, minimum: int = MINIMUM_SITES
+        self, *, study: str, keys: Mapping[str, Ed25519PublicKey], run: str, minimum: int | None = None
     ) -> None:
-        self.minimum = max(minimum, MINIMUM_SITES)
+        self.minimum = max(threshold(len(keys)) if minimum is None else minimum, MINIMUM_SITES)
         if len(keys) < self.minimum:
             raise Insufficient(f"a secure sum needs {self.minimum} sites; the study lists {len(keys)}")
         self.study, self.keys, self.run = study, dict(keys), run

@@ -46,10 +46,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(log: Path, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+def start(log: Path, *words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Popen[bytes]:
     """Start a Python program of the tree; what it says goes to a file."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **environment}
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, *words], env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            [sys.executable, *words], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,13 @@ def needles(statement: Statement) -> dict[float, list[bytes]]:
 
 def stored(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    kept = {}
+    for path in sorted(folder.rglob("*")):
+        # a database that is being closed takes its journal away under our hands
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                kept[str(path.relative_to(folder))] = path.read_bytes()
+    return kept
 
 
 def found(statement: Statement, files: dict[str, bytes]) -> dict[str, int]:

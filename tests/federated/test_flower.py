@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 import signal
 import ssl
 import subprocess
@@ -18,7 +20,7 @@ pytest.importorskip("flwr", reason="the transport over Flower needs the extra me
 
 import httpx
 from federated_sites import key_of
-from flower_files import free_port, start, write_federation
+from flower_files import ROOT, free_port, start, write_federation
 from needles import found, needles, stored
 
 from medtrust.federated import Statement, merge
@@ -226,3 +228,33 @@ def _until(true: Callable[[], bool], seconds: float) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.3)
+
+
+@pytest.mark.slow
+def test_the_walk_through_of_the_page(tmp_path):
+    """The commands of docs/flower.md, each in a process of its own, in the order of the page."""
+    text = (ROOT / "docs/flower.md").read_text().split("## Walk-through")[1].split("\n## ")[0]
+    commands = [shlex.split(line) for line in re.findall(r"^\$ medtrust (.*)$", text, re.MULTILINE)]
+    assert [words[1] for words in commands] == ["certificate", "serve", "join", "join", "join"]
+    write_federation(tmp_path, 3, release="sums")
+    for name, letter in zip(("site 0", "site 1", "site 2"), "abc", strict=True):
+        (tmp_path / name).rename(tmp_path / letter)
+    port = str(free_port())
+    with Run(tmp_path / "unused", "sums") as run:
+        codes = []
+        for words in commands:
+            here = [word.replace("9092", port) for word in words]
+            run.started.append(start(tmp_path / f"{words[1]}.log", "-m", "medtrust", *here, cwd=tmp_path))
+            if words[1] == "certificate":
+                codes.append(run.started[-1].wait(60))
+        codes += [process.wait(200) for process in run.started[2:]]
+        verdict = run.started[1].wait(60)
+        assert codes == [0, 0, 0, 0], (tmp_path / "join.log").read_text() + (tmp_path / "serve.log").read_text()
+        assert verdict in (0, 1, 3), (tmp_path / "serve.log").read_text()
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["run"]["federated"]["took_part"] == ["site 0", "site 1", "site 2"]
+    assert report["run"]["federated"]["transport"] == {"kind": "flower", "refused": {}, "strangers": []}
+    assert (tmp_path / "report/report.html").stat().st_size > 10_000
+    for name in ("sum.medtrust", "coordinator.log", "transport.json", "transcript", "flower"):
+        assert (tmp_path / "coordinator" / name).exists()
+        assert f"`{name}" in (ROOT / "docs/flower.md").read_text()

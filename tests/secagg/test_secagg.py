@@ -130,6 +130,16 @@ def test_thresholds_stay_above_two_thirds():
     assert all(3 * threshold(n) > 2 * n for n in range(3, 200))
 
 
+def test_a_small_group_of_a_large_study_is_not_summed(tmp_path):
+    """Sums over three sites of seven, one group after the other, would tell more than the sum over all."""
+    federation = Federation(tmp_path, 7)
+    coordinator = Summation(study=STUDY, keys=federation.public, run=RUN, minimum=3)
+    with pytest.raises(Refused, match="only 3 sites sent their keys; a sum that hides each site needs 5"):
+        federation.run(coordinator, gone=lambda at, name: name > "site-2")
+    with pytest.raises(Insufficient, match="4 of the 5 sites"):
+        federation.run(federation.coordinator("3f" * 16), gone=lambda at, name: name > "site-3")
+
+
 def test_two_sites_are_too_few(tmp_path):
     with pytest.raises(DataError, match="needs at least 3 sites"):
         Federation(tmp_path, 2)
