@@ -14,26 +14,27 @@ from medtrust.secagg import encode
 
 
 def telling(values: np.ndarray) -> np.ndarray:
-    """Numbers that nobody writes by chance: no small whole numbers, nothing that is there more than once."""
-    flat = values.astype(np.float64).ravel()
-    flat = flat[(flat != np.rint(flat)) | (np.abs(flat) > 1e6)]
-    found, counts = np.unique(flat, return_counts=True)
-    return found[counts == 1]
+    """Numbers that nobody writes by chance: no whole numbers, nothing twice, and hardly a zero among their bytes."""
+    flat = values.astype("<f8").ravel()
+    found, counts = np.unique(flat[flat != np.rint(flat)], return_counts=True)
+    zeros = (found.view(np.uint8).reshape(-1, 8) == 0).sum(1)
+    return found[(counts == 1) & (zeros <= 1)]
 
 
 def forms(value: float) -> Iterable[bytes]:
-    """Ways to write a number: float64 and fixed point as bytes, hexadecimal or base64, decimals down to 8 digits."""
-    for raw in (np.float64(value).tobytes(), encode(np.array([value]), 3).astype("<u8").tobytes()[:20]):
+    """Ways to write a number: float64 and fixed point as bytes, hexadecimal or base64, and decimals of 11 digits."""
+    for raw in (np.float64(value).tobytes(), encode(np.array([value]), 3).astype("<u8").tobytes()):
         yield raw
         yield raw.hex().encode()
         for shift in range(3):
-            # base64 of a longer text shows a number at one of three offsets; the outer characters depend on neighbours
-            yield base64.b64encode(b"\0" * shift + raw)[4 if shift else 0 : -4]
-    text = f"{abs(value):.10e}".split("e")[0].replace(".", "")[:9]
+            # in a longer text a number begins at one of three places of base64's groups; its outer characters also
+            # hold bits of the neighbours, so only those between are looked for
+            text = base64.b64encode(b"\0" * shift + raw + b"\0" * 3)
+            yield text[-(-8 * shift // 6) : 8 * (shift + len(raw)) // 6]
     plain = f"{abs(value):.17f}" if abs(value) < 1e9 else f"{abs(value):.0f}"
     at = next((i for i, c in enumerate(plain) if c not in "0."), 0)
-    yield plain[at : at + 10].encode()
-    yield f"{text[0]}.{text[1:]}".encode()
+    yield plain[at : at + 11].encode()
+    yield f"{abs(value):.17e}"[:11].encode()
 
 
 def needles(statement: Statement) -> dict[float, list[bytes]]:
