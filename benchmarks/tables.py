@@ -257,6 +257,9 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "precision": (ROOT / "docs" / "features.md", precision),
     "validity": (ROOT / "docs" / "features.md", validity),
     "ranking": (ROOT / "docs" / "features.md", ranking),
+    "disciplines": (ROOT / "docs" / "disciplines.md", disciplines),
+    "detectors": (ROOT / "docs" / "disciplines.md", detectors),
+    "transfer": (ROOT / "docs" / "disciplines.md", transfer),
     "settings": (ROOT / "docs" / "reference" / "settings.md", settings),
 }
 
