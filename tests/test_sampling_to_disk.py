@@ -71,11 +71,12 @@ def test_a_stopped_run_resumes_to_the_same_set(tmp_path):
     assert untouched.calls == []
 
 
-def test_a_killed_process_resumes_to_the_same_set(tmp_path):
+@pytest.mark.parametrize("more", [{}, {"condition": ["b", "b", "a"], "names": ["B", "B", "A"]}], ids=["free", "asked"])
+def test_a_killed_process_resumes_to_the_same_set(tmp_path, more):
     """SIGKILL in the middle of sampling, then the same call again: the bytes of an undisturbed run."""
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\nfrom pathlib import Path\n"
-        "import test_sampling_to_disk as t\nt.sample(t.Noise(pause=0.2), Path(sys.argv[1]), n=640)\n"
+        f"import test_sampling_to_disk as t\nt.sample(t.Noise(pause=0.2), Path(sys.argv[1]), n=640, **{more!r})\n"
     )
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", code, str(out), os.path.dirname(__file__)])
@@ -87,7 +88,7 @@ def test_a_killed_process_resumes_to_the_same_set(tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert not (out / "sample-000639.png").exists()
     assert not (out / "manifest.csv").exists()
-    assert sample(Noise(), out, n=640) == sample(Noise(), tmp_path / "whole", n=640)
+    assert sample(Noise(), out, n=640, **more) == sample(Noise(), tmp_path / "whole", n=640, **more)
 
 
 def test_conditions_are_written_beside_the_images(tmp_path, readers):
