@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Tls", "collect", "environment", "pool_of", "quiet", "serve", "told"]
 
 _LOOK = 20.0
+_MOST_REASONS = 5
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -180,9 +182,15 @@ def told(result: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         result: What `serve` returned.
     """
-    refused = {site: sorted(set(log["refused"])) for site, log in result["sites"].items() if log["refused"]}
-    strangers = sorted({reason for reasons in result["strangers"].values() for reason in reasons})
+    refused = {site: _brief(log["refused"]) for site, log in result["sites"].items() if log["refused"]}
+    strangers = _brief([reason for reasons in result["strangers"].values() for reason in reasons])
     return {"kind": result["transport"], "refused": refused, "strangers": strangers}
+
+
+def _brief(reasons: list[str]) -> list[str]:
+    """A few short sentences: what was refused may have been written to fill a page, or to number the nodes."""
+    plain = {re.sub(r"\bnode \d+", "a node", "".join(c for c in r if c.isprintable()))[:200] for r in reasons}
+    return sorted(plain)[:_MOST_REASONS]
 
 
 def pool_of(path: Path, study: Study) -> Pool:

@@ -95,6 +95,11 @@ def _about_sites(federated: Mapping[str, Any]) -> Iterable[str]:
         yield f"This study lowered the rules {names} that protect patients: {sentence(rules['lowered'])}"
     if federated["absent"]:
         yield f"Sites of the study that sent nothing: {', '.join(federated['absent'])}."
+    way = federated.get("transport", {})
+    for site, reasons in way.get("refused", {}).items():
+        yield f"Messages of {site} were refused on the way: {sentence('; '.join(reasons))}"
+    if way.get("strangers"):
+        yield f"Somebody who is no site of the study was turned away: {sentence('; '.join(way['strangers']))}"
 
 
 def patients_known(described: Mapping[str, Any]) -> bool:

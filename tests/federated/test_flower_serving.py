@@ -18,7 +18,7 @@ from federated_sites import key_of
 from flower_files import ROOT, free_port, write_federation
 
 from medtrust.errors import ConfigError, DataError
-from medtrust.federated import Study
+from medtrust.federated import Statement, Study, merge
 from medtrust.flower.certificate import make_certificate
 from medtrust.flower.joining import Connection, join, node_key, node_public
 from medtrust.flower.serving import environment, pool_of, serve, told
@@ -158,8 +158,6 @@ def test_the_sum_of_another_study_is_refused(tmp_path):
 
     study = write_federation(tmp_path, 3, release="sums")
     statement = (tmp_path / "site 0/site.statement").read_bytes()
-    from medtrust.federated import Statement
-
     layout, vector = Statement.from_bytes(statement, study).summable()
     header = {"study": "00" * 32, "sites": ["site 0", "site 1"], "layout": json.loads(json.dumps(layout))}
     (tmp_path / "sum.medtrust").write_bytes(pack(header, {"sum": vector}))
@@ -170,14 +168,21 @@ def test_the_sum_of_another_study_is_refused(tmp_path):
     assert isinstance(study, Study)
 
 
-def test_the_report_is_told_of_refusals_and_of_no_chance():
+def test_the_report_is_told_of_refusals_and_of_no_chance(tmp_path):
     """Node numbers, bytes and seconds differ from run to run; they stay in transport.json."""
     result = {
         "transport": "flower",
         "sites": {"a": {"refused": ["x", "x"], "sent": 3}, "b": {"refused": [], "sent": 9}},
-        "strangers": {"123": ["y"]},
+        "strangers": {"123": ["node 123, which claims to be a: y", "\x1b[31m" + "z" * 900]},
     }
-    assert told(result) == {"kind": "flower", "refused": {"a": ["x"]}, "strangers": ["y"]}
+    said = told(result)
+    assert said["refused"] == {"a": ["x"]}
+    assert said["strangers"] == ["[31m" + "z" * 196, "a node, which claims to be a: y"]
+    study = write_federation(tmp_path, 3, release="statements")
+    statements = [Statement.from_bytes(path.read_bytes(), study) for path in tmp_path.glob("*/site.statement")]
+    limits = merge(study, statements, transport=said).limitations
+    assert "Messages of a were refused on the way: x." in limits
+    assert any(line.startswith("Somebody who is no site of the study was turned away: ") for line in limits)
 
 
 def test_listing_commands_imports_no_flower():
