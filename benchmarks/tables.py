@@ -7,6 +7,7 @@ A table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test holds every 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "metrics"
 RESULTS = ROOT / "benchmarks" / "results"
+SCALE = ("trial", "engines", "memory", "curves", "sizing")
 
 
 def metrics() -> str:
@@ -247,6 +249,20 @@ def _figure(row: Any, ending: str, field: str = "value") -> str:
     return f"{found[field]:.3g}" if field in found else str(found.get("status", "not measured"))
 
 
+def _scale(name: str) -> Callable[[], str]:
+    """A table of `scale_tables.py`, beside this file."""
+
+    def table() -> str:
+        spec = importlib.util.spec_from_file_location("scale_tables", Path(__file__).with_name("scale_tables.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return str(getattr(module, name)())
+
+    return table
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "metrics": (DOCS / "README.md", metrics),
     "parity": (DOCS / "parity.md", parity),
@@ -260,6 +276,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "disciplines": (ROOT / "docs" / "disciplines.md", disciplines),
     "detectors": (ROOT / "docs" / "disciplines.md", detectors),
     "transfer": (ROOT / "docs" / "disciplines.md", transfer),
+    **{f"scale_{name}": (ROOT / "docs" / "scale.md", _scale(name)) for name in SCALE},
     "settings": (ROOT / "docs" / "reference" / "settings.md", settings),
 }
 

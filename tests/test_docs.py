@@ -13,6 +13,7 @@ from audit_sets import write_sets
 
 import medtrust
 from medtrust.cli import cli, main
+from medtrust.config import load_config
 from medtrust.images import write_set
 from medtrust.types import Intensity
 
@@ -114,3 +115,25 @@ def test_every_defence_names_a_test_that_exists():
     written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 20
     assert not [name for name in named if f"def {name}(" not in written]
+
+
+def test_the_settings_of_scale_md_are_known(tmp_path):
+    """The page's medtrust.toml is read as it stands."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)
+    (tmp_path / "medtrust.toml").write_text(text)
+    settings = load_config({}, file=tmp_path / "medtrust.toml")
+    assert settings.get("engine") == "ray"
+    assert settings.get("ray_address").endswith(":6379")
+
+
+@pytest.mark.slow
+def test_the_code_of_scale_md_runs(reader_folder):
+    """The Python example audits on a cluster of its own, and run.json holds the proof that the page shows."""
+    pytest.importorskip("ray", reason="the engine ray needs Ray: pip install 'medtrust[ray]'")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "scale.md", "exec"), names)
+    assert names["report"]["fidelity.fd[radiomics]"].status == "ok"
+    counted = json.loads((reader_folder / "report" / "run.json").read_text())["engine"]["counted"]
+    assert counted["train"]["images"] == 60
+    assert set(counted["train"]) == {"images", "shards", "content_sha256"}

@@ -16,7 +16,7 @@ from medtrust.extraction import Survey
 from medtrust.progress import Progress
 from medtrust.rows import SpaceRows
 from medtrust.scaling.ledger import Ledger, Proof
-from medtrust.scaling.shards import Shard, cut
+from medtrust.scaling.shards import MOST_IMAGES, Shard, cut
 from medtrust.scaling.work import Answer, Order, Place, Refusal, Setup, here
 from medtrust.types import FeatureExtractor, ImageHeader, Intensity
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["gather", "stripped"]
 
+_SHARDS_EACH = 4  # of a small set per worker, so that none waits long for the last one
 Ask = Callable[[Setup, Iterable[Order]], AbstractContextManager[Iterator[Answer | Refusal]]]
 
 
@@ -41,6 +42,7 @@ def gather(
     place: Place,
     *,
     batch_size: int,
+    workers: int,
     progress: Progress,
 ) -> tuple[Survey, Proof]:
     """Survey a set by asking others to decode and extract.
@@ -54,13 +56,14 @@ def gather(
         ask: Sends orders and yields the answers in the order of the orders.
         place: What workers take over from this process.
         batch_size: Images per batch.
+        workers: How many will answer; a small set is cut so that each has a few shards.
         progress: Where to report.
 
     Raises:
         MedtrustError: What one process would have raised for the same image.
         EngineError: An answer is missing, doubled, or computed with other versions or another instruction set.
     """
-    shards = cut(images, batch_size)
+    shards = cut(images, batch_size, most_images=min(MOST_IMAGES, -(-len(images) // (_SHARDS_EACH * workers))))
     ledger = Ledger(shards)
     spaces = [SpaceRows(name, extractor, intensity, store, len(images)) for name, extractor in extractors.items()]
     known = {space.name: _sorted(store.digests(space.key)) for space in spaces} if store is not None else {}

@@ -15,12 +15,12 @@ __all__ = ["Ledger", "Proof", "content_of"]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the ledger shows once it is closed: a function of the images alone, whoever worked and in which order.
+    """What the ledger shows once it is closed, whoever worked and in which order.
 
     Args:
         images: How many were counted, each once.
         shards: In how many parts.
-        content: SHA-256 of the pixel digests in the order of the set.
+        content: SHA-256 of the pixel digests in the order of the set: a function of the images alone.
     """
 
     images: int

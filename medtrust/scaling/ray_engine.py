@@ -91,7 +91,11 @@ class RayEngine:
 
     def __enter__(self) -> Self:
         if not self._joined:
-            with _quiet_start(self.address is None, self._threads):
+            if self.address is None:
+                base = tempfile.gettempdir()
+                short = base if len(base) < _LONGEST_FOLDER else "/tmp"  # noqa: S108
+                self._folder = Path(tempfile.mkdtemp(prefix="mt-", dir=short))
+            with _quiet_start(self._folder, self._threads):
                 try:
                     self._start()
                 except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -102,6 +106,9 @@ class RayEngine:
                         f"{where} cannot be used ({type(error).__name__}: {first}); it must run the same Ray and "
                         "Python, and RAY_AUTH_TOKEN must hold its token where it asks for one"
                     ) from error
+                except BaseException:  # interrupted while the daemons start
+                    self._stop()
+                    raise
         processors = int(self._ray.cluster_resources().get("CPU", 1))
         self.workers = self._asked_workers or max(1, processors // self._cost)
         return self
@@ -111,8 +118,6 @@ class RayEngine:
         if self.address is not None:
             self._ray.init(address=self.address, **quiet)
             return
-        base = tempfile.gettempdir()
-        self._folder = Path(tempfile.mkdtemp(prefix="mt-", dir=base if len(base) < _LONGEST_FOLDER else "/tmp"))  # noqa: S108
         cores = os.cpu_count() or 1
         workers = self._asked_workers or max(1, cores // self._threads)
         self._ray.init(
@@ -164,7 +169,7 @@ class RayEngine:
                 progress.say(sentence)
         found, proof = gather(
             images, extractors, openings, intensity, store, self._ask, self._place(),
-            batch_size=batch_size, progress=progress,
+            batch_size=batch_size, workers=self.workers, progress=progress,
         )  # fmt: skip
         self._proofs[images.name] = proof
         return found
@@ -252,12 +257,13 @@ class RayEngine:
 
 
 @contextmanager
-def _quiet_start(private: bool, threads: int) -> Iterator[None]:
+def _quiet_start(folder: Path | None, threads: int) -> Iterator[None]:
     """Start Ray without telemetry, and let it leave the environment and the signals of this process as they are."""
     values = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if private:
+    if folder is not None:
         # Ray listens on all interfaces, and takes orders from whoever has this token
         values |= {"RAY_AUTH_TOKEN": _TOKEN, "OMP_NUM_THREADS": str(threads)}
+        values |= {"TMPDIR": str(folder)}  # what a worker that is killed leaves behind goes with the folder
         # a worker imports the readers and feature spaces that this process can import
         values |= {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     before = {name: os.environ.get(name) for name in (*values, "RAY_AUTH_MODE")}

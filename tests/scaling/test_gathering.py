@@ -30,7 +30,7 @@ def pretend(setup: work.Setup, order: work.Order, split: bool) -> work.Answer | 
     return pickle.loads(pickle.dumps(work.run(setup, order)))
 
 
-def gathered(images, space=Corners, store=None, *, batch_size=8, split=False, change=lambda answer: answer):
+def gathered(images, space=Corners, store=None, *, batch_size=8, workers=1, split=False, change=lambda answer: answer):
     sent: list[work.Order] = []
 
     @contextmanager
@@ -46,7 +46,7 @@ def gathered(images, space=Corners, store=None, *, batch_size=8, split=False, ch
     place = work.Place(str(Path.cwd()), torch.get_num_threads())
     found, proof = gather(
         images, {"corners": space()}, {"corners": Opening(name, {"device": "cpu"})}, LEVELS, store, ask, place,
-        batch_size=batch_size, progress=QuietProgress(),
+        batch_size=batch_size, workers=workers, progress=QuietProgress(),
     )  # fmt: skip
     return found, proof, sent
 
@@ -66,6 +66,15 @@ def test_the_same_bits_as_one_process(n: int, batch_size: int, shapes: bool, spl
     assert proof.images == n
     if n:
         assert images.describe() == alone.describe()
+
+
+def test_small_sets_are_cut_for_all_workers() -> None:
+    """A set that would be one shard gives each worker some; the bits and the proof's content stay."""
+    one, proof, sent = gathered(made_set(200), workers=1, batch_size=8)
+    many, other, more = gathered(made_set(200), workers=5, batch_size=8)
+    assert (len(sent), len(more)) == (5, 25)  # whole batches of 8: at most 50, and at most 10
+    assert proof.content == other.content
+    assert torch.equal(one.features["corners"].values, many.features["corners"].values)
 
 
 def test_nothing_is_decoded_again_where_the_answers_arrive(tmp_path: Path) -> None:
@@ -141,7 +150,7 @@ def test_an_unexpected_error_names_shard_and_place() -> None:
 
 def test_a_space_that_looks_at_the_images_beside_is_caught() -> None:
     """Two shards hold the same pixels and different features."""
-    with pytest.raises(PluginError, match=r"corners gives image0299\.png other features"):
+    with pytest.raises(PluginError, match=r"corners gives image0149\.png other features"):
         gathered(made_set(600), Sociable)
 
 
@@ -160,7 +169,7 @@ def test_lost_and_doubled_rows_stop_the_run() -> None:
     """An engine that loses a row, or a shard's features, is found out."""
     with pytest.raises(EngineError, match=r"shard 0 of train .* lacks 1"):
         gathered(made_set(20), change=lambda a: replace(a, positions=a.positions[:-1], digests=a.digests[:-1]))
-    with pytest.raises(EngineError, match="without the features of 20 images"):
+    with pytest.raises(EngineError, match="without the features of 8 images"):
         gathered(made_set(20), change=lambda a: replace(a, rows={"corners": ()}))
 
 

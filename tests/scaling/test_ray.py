@@ -64,7 +64,7 @@ def test_two_workers_give_the_same_bits(engine: RayEngine) -> None:
     assert torch.equal(found.features["corners"].values, wanted.features["corners"].values)
     assert images.describe() == alone.describe()
     counted = engine.facts()["counted"]["train"]
-    assert (counted["images"], counted["shards"]) == (1500, 6)
+    assert (counted["images"], counted["shards"]) == (1500, 9)
 
 
 def test_decoders_may_feed_extractors(engine: RayEngine) -> None:
@@ -224,8 +224,57 @@ def test_a_shard_that_kills_every_worker_is_blamed(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("MORTAL_DEATHS", "1000")
     with make_engine("ray", workers=1) as machine, pytest.raises(EngineError) as caught:
         ask(machine, made_set(40), Mortal)  # type: ignore[arg-type]
-    assert f"shard 0 of train (images 0 to 39) ended its worker {RETRIES + 1} times" in str(caught.value)
+    assert f"shard 0 of train (images 0 to 15) ended its worker {RETRIES + 1} times" in str(caught.value)
     assert len((tmp_path / "tally").read_text().splitlines()) == RETRIES + 1
+
+
+CARD = """
+size = 16
+channels = 3
+range = [0, 1]
+mean = 0.5
+std = 0.2
+resize = "bicubic"
+antialias = true
+pool = "mean"
+"""
+
+
+@pytest.mark.slow
+def test_a_program_stays_confined_on_its_worker(tmp_path: Path) -> None:
+    """TorchScript runs in a confined process below each worker, with the same bits, and leaves nothing behind."""
+    path = tmp_path / "net.pt"
+    torch.manual_seed(0)
+    torch.jit.script(torch.nn.Conv2d(3, 5, 3)).save(path)
+    path.with_suffix(".toml").write_text(CARD)
+    opening = Opening("medtrust_features.custom:Custom", {"weights": path, "device": "cpu"})
+    extractor = opening.open()
+    wanted = survey(made_set(600), {"custom": extractor}, LEVELS)
+    with make_engine("ray", workers=2) as machine:
+        folder = machine._folder  # type: ignore[attr-defined]
+        found = machine.survey(
+            made_set(600), {"custom": extractor}, {"custom": opening}, LEVELS, None,
+            batch_size=64, progress=QuietProgress(),
+        )  # fmt: skip
+        assert len(list(folder.glob("medtrust-*"))) == 2
+    assert torch.equal(found.features["custom"].values, wanted.features["custom"].values)
+    assert not folder.exists()
+    end = time.monotonic() + 30
+    while confined := confined_below(str(folder)):
+        assert time.monotonic() < end, confined
+        time.sleep(0.5)
+
+
+def confined_below(folder: str) -> list[str]:
+    """Processes whose home lies in a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"HOME={folder}".encode() in (entry / "environ").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
 
 
 @pytest.mark.slow
