@@ -19,15 +19,14 @@ def _read(name: str) -> Any:
 def trial() -> str:
     """One line per engine of the trial."""
     lines = [
-        f"| engine | start, s | µs per image | memory, MiB | rows for {_read('trial')['rows'][0]['images']} images "
-        "| same bytes and order | a worker killed |",
+        "| engine | start, s | µs per image | memory, MiB | rows of images | same bytes and order | a worker killed |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in _read("trial")["rows"]:
         same = "yes" if row["same_bytes_and_order"] else "**no**"
         lines.append(
             f"| {row['engine']} | {row['start_s']:.1f} | {row['us_per_image']:.0f} | {row['peak_pss_mib']} "
-            f"| {row['rows']} | {same} | {row['killed_worker']} |"
+            f"| {row['rows']} of {row['images']} | {same} | {row['killed_worker']} |"
         )
     return "\n".join(lines)
 
