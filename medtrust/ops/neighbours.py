@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medtrust.errors import DataError
-from medtrust.ops import _device, _native, elsewhere, reference
+from medtrust.ops import _device, _elsewhere, _native, reference
 from medtrust.ops._candidates import Lists, fill, mark_balls
 from medtrust.ops._check import features, kernel_input, log, threads
 from medtrust.ops._tiles import Centring, dot_tiles, feature_rows, prepare
@@ -111,7 +111,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5, convention: str = "prdc") -> Pr
             f"ops.prdc: every real row has {k} exact copies among the real rows, so every ball is empty; "
             "drop duplicates or use features that vary"
         )
-    ops = elsewhere.searcher() or torch.ops.medtrust
+    ops = _elsewhere.searcher() or torch.ops.medtrust
     counts, recalled, covered = ops.balls(fake, real, radii[1], radii[0], convention == "kynkaanniemi")
     return Prdc(
         precision=float((counts > 0).double().mean()),
@@ -139,7 +139,7 @@ def _nearest_squared(
                     f"ops.{op}: exclude for the {name} is {given}; give integers [{len(rows)}], one per row"
                 )
             groups[i] = group.to(device=rows.device, dtype=torch.int64)
-    ops = elsewhere.searcher() or torch.ops.medtrust
+    ops = _elsewhere.searcher() or torch.ops.medtrust
     squared, indices = ops.nearest(queries, reference, k, *groups)
     short = (indices[:, -1] < 0).nonzero()
     if len(short):

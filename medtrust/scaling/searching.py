@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import medtrust.ops.neighbours  # noqa: F401 - it registers the ops
-from medtrust.ops.elsewhere import searching_by
+from medtrust.ops._elsewhere import searching_by
 from medtrust.scaling.work import Place, settle
 
 __all__ = ["LEAST_WORK", "SpreadSearch", "search"]
@@ -67,7 +67,7 @@ def _tensor(array: Array) -> Tensor:
 
 
 class SpreadSearch:
-    """A searcher (`medtrust.ops.elsewhere`) that cuts the queries into pieces.
+    """A searcher (`medtrust.ops._elsewhere`) that cuts the queries into pieces.
 
     Args:
         send: Maps common data and pieces to answers, in the order of the pieces.
