@@ -55,23 +55,26 @@ def frechet_ratio(
             "are constant, or images were copied"
         )
 
-    def log_ratio(i: torch.Tensor, j: torch.Tensor, k: torch.Tensor) -> tuple[float]:
+    def apart(i: torch.Tensor, j: torch.Tensor, k: torch.Tensor) -> tuple[float, float]:
         rows = Factored.of(reference[i])
-        apart = [
-            math.log(max(frechet_distance(rows, one[half]), _TINY * least))
-            for one, half, least in zip((first, second), (j, k), whole, strict=True)
-        ]
-        return (apart[0] - apart[1],)
+        near, far = (
+            max(frechet_distance(rows, one[half]) / distance, _TINY)
+            for one, half, distance in zip((first, second), (j, k), whole, strict=True)
+        )
+        return math.log(near / far), near - far
 
-    _, errors = half_sampling_of(log_ratio, patients, [len(x) for x in sets], splits=splits, seed=seed)
+    _, errors = half_sampling_of(apart, patients, [len(x) for x in sets], splits=splits, seed=seed)
     (of_ref, of_first), (of_ref_too, of_second) = (
         [part / distance for part in frechet_influence(reference, one, patients[0], own)]
         for one, own, distance in zip((first, second), patients[1:], whole, strict=True)
     )
     influences = (of_ref - of_ref_too, of_first, of_second)
-    se, dof = known_error(float(errors[0]), splits, *influences)
+    # Where the populations are equal, halves have twice the distance: their logarithm varies √2 too little, their share
+    # of the whole √2 too much. Where they are far apart both are right; so the geometric mean is right at either end.
+    se = math.sqrt(float(errors[0]) * float(errors[1]))
+    _, dof = known_error(se, splits, *influences)
     value, reach = math.log(whole[0] / whole[1]), min(t_quantile(level, dof) * se, _WIDEST)
-    method = "delete-half and influence t of the logarithm"
+    method = "delete-half t of the logarithm, degrees of freedom from influences"
     interval = Interval(math.exp(value - reach), math.exp(value + reach), level, method, _units(sets, patients))
     ratio = math.exp(value)
     return Inference(
