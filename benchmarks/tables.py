@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "metrics"
 RESULTS = ROOT / "benchmarks" / "results"
+FEDERATED = ("equality", "coverage", "averages", "membership")
 SCALE = ("trial", "engines", "memory", "curves", "sizing")
 
 
@@ -249,11 +250,11 @@ def _figure(row: Any, ending: str, field: str = "value") -> str:
     return f"{found[field]:.3g}" if field in found else str(found.get("status", "not measured"))
 
 
-def _scale(name: str) -> Callable[[], str]:
-    """A table of `scale_tables.py`, beside this file."""
+def _beside(file: str, name: str) -> Callable[[], str]:
+    """A table of another file beside this one."""
 
     def table() -> str:
-        spec = importlib.util.spec_from_file_location("scale_tables", Path(__file__).with_name("scale_tables.py"))
+        spec = importlib.util.spec_from_file_location(file, Path(__file__).with_name(f"{file}.py"))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -276,7 +277,8 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "disciplines": (ROOT / "docs" / "disciplines.md", disciplines),
     "detectors": (ROOT / "docs" / "disciplines.md", detectors),
     "transfer": (ROOT / "docs" / "disciplines.md", transfer),
-    **{f"scale_{name}": (ROOT / "docs" / "scale.md", _scale(name)) for name in SCALE},
+    **{f"scale_{name}": (ROOT / "docs" / "scale.md", _beside("scale_tables", name)) for name in SCALE},
+    **{f"federated-{name}": (ROOT / "docs" / "federated.md", _beside("federated_tables", name)) for name in FEDERATED},
     "settings": (ROOT / "docs" / "reference" / "settings.md", settings),
 }
 
