@@ -85,6 +85,12 @@ def _contradiction(name: str, arrays: Arrays, noisy: bool) -> str:
             or hits[-1] > patients[0]
         ):
             return f"{name}, its lengths and its patients contradict each other"
+    if part.startswith("balls.") and (
+        (arrays[name] < 0).any()
+        or (arrays[name][1] > arrays[name][0]).any()
+        or (arrays[name][1] > arrays[name][2]).any()
+    ):
+        return f"{name} counts more images inside than there are"
     if part == "nearest.distance" and ((arrays[name] < 0).any() or (np.diff(arrays[name], axis=1) < 0).any()):
         return f"{name} is not sorted, or below 0"
     if part == "ranks.u" and not 0 <= arrays[name][0] <= float(np.prod(of("ranks.n"))):

@@ -13,6 +13,7 @@ from medtrust.federated.noise import secret_normal
 from medtrust.federated.sums import blocks_of
 from medtrust.stats import Inference, frechet_distance
 from medtrust.stats.sufficient import (
+    BallCounts,
     Folds,
     FourierSums,
     Moments,
@@ -20,6 +21,7 @@ from medtrust.stats.sufficient import (
     folded_mmd,
     folded_wasserstein,
     mean_noise_of,
+    site_shares,
 )
 from medtrust.types import Estimate, Null, Resolution, Result, SetName
 
@@ -48,6 +50,47 @@ def distance_rows(pool: Pool, space: str) -> list[Result]:
     rows = [_frechet(pool, space)]
     if pool.study.asks("fidelity.mmd"):
         rows.append(_mmd(pool, space))
+    if pool.study.asks("fidelity.precision"):
+        rows += _balls(pool, space)
+    return rows
+
+
+def _balls(pool: Pool, space: str) -> list[Result]:
+    weights = [float(sum(part.units for part in site)) for site in pool.moments(space, "train").sites]
+    found, null = (
+        site_shares(
+            [BallCounts(*torch.from_numpy(arrays[f"{space}/balls.{name}"].copy())) for arrays in pool.arrays.values()],
+            weights, units, shared=name == "synthetic", level=pool.study.level,
+        )
+        for name, units in (
+            ("synthetic", int(pool.study.header["synthetic"]["images"])),
+            ("holdout", pool.moments(space, "holdout").units),
+        )
+    )  # fmt: skip
+    rows = []
+    for name, title in (("precision", "Precision"), ("density", "Density")):
+        here, real = found[name], null[name]
+        smallest = min(real.value, stats.min_detectable(2**0.5 * real.se, pool.study.level, real.dof, POWER))
+        rows.append(
+            Result(
+                estimate=Estimate(here.value, "share" if name == "precision" else "density", "higher"),
+                interval=here.interval,
+                null=Null("holdout in the place of the synthetic images, at each site", real.value, real.interval),
+                resolution=Resolution(
+                    smallest, POWER,
+                    f"{title} less than {smallest:.3g} below that of real images could not have been shown (power "
+                    f"{POWER:.0%}).",
+                ),
+                selftest=pool.validity(space),
+                facts={"sites": len(pool.sites), "k": 5, "degrees_of_freedom": here.dof},
+                notes=(
+                    "approximate across sites: each site's balls reach among its own patients alone, so they are "
+                    "larger than in one pool, and this is the mean of the sites' shares; compare it with its null",
+                    *_space_notes(pool, space),
+                ),
+                **identity(f"fidelity.{name}", f"{title}, mean of the sites", "arXiv:2002.09797", space),
+            )
+        )  # fmt: skip
     return rows
 
 

@@ -18,8 +18,8 @@ from medtrust.federated.study import RATES, REPETITIONS, Study
 from medtrust.stats.sufficient import FourierSums, Histogram, Moments, upper, whole_matrix
 
 __all__ = [
-    "NEAREST", "REAL_SETS", "Layout", "expected_arrays", "from_sums", "read_fourier", "read_histograms", "read_moments",
-    "to_sums", "write_fourier", "write_histograms", "write_moments",
+    "NEAREST", "REAL_SETS", "Layout", "expected_arrays", "from_sums", "public_folds", "read_fourier", "read_histograms",
+    "read_moments",    "to_sums", "write_fourier", "write_histograms", "write_moments",
 ]  # fmt: skip
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
@@ -27,6 +27,7 @@ Wanted = dict[str, tuple[tuple[int | None, ...], str]]
 REAL_SETS = ("train", "holdout")
 NEAREST = 6  # patients whose distances make up a copy score
 _MOST_FOLDS = 100
+_PUBLIC_FOLDS = 20
 
 
 def write_moments(prefix: str, folds: list[Moments]) -> dict[str, npt.NDArray[Any]]:
@@ -90,10 +91,17 @@ def expected_arrays(study: Study, facts: Mapping[str, Any]) -> Wanted:
     if study.secure_sums and {folds[name] for name in REAL_SETS} != {study.folds}:
         return {}
     wanted: Wanted = {}
+    samples = int(study.header["synthetic"]["images"])
     for name in REAL_SETS:
         for space in study.spaces.values():
             parts = _of_space(folds[name], space.dim, 2 * len(space.frequencies) if study.asks("fidelity.mmd") else 0)
             wanted |= {f"{space.name}/{name}/{part}": kind for part, kind in parts}
+        if study.asks("fidelity.precision") and name == "holdout":
+            for each in study.spaces:
+                wanted |= {
+                    f"{each}/balls.synthetic": ((3, len(public_folds(samples))), "float64"),
+                    f"{each}/balls.holdout": ((3, folds[name]), "float64"),
+                }
         if study.asks("fidelity.intensity"):
             wanted |= {
                 f"intensity/{name}/histogram.units": ((folds[name],), "int64"),
@@ -101,6 +109,12 @@ def expected_arrays(study: Study, facts: Mapping[str, Any]) -> Wanted:
                 f"intensity/{name}/histogram.moved": ((1,), "float64"),
             }
     return wanted | dict(_of_copies(study))
+
+
+def public_folds(rows: int) -> list[torch.Tensor]:
+    """How the synthetic images, which are public, are dealt to folds: rows of each."""
+    count = max(2, min(_PUBLIC_FOLDS, rows // 2))
+    return [torch.arange(f, rows, count) for f in range(count)]
 
 
 def _is_count(value: Any) -> bool:

@@ -17,6 +17,7 @@ from medtrust.federated.layout import (
     Layout,
     expected_arrays,
     from_sums,
+    public_folds,
     read_fourier,
     read_histograms,
     read_moments,
@@ -32,7 +33,6 @@ from medtrust.types import SelfTest, SetName
 __all__ = ["SUMMED", "Pool", "from_sum", "pool_statements"]
 
 SUMMED = "all sites together"
-_SYNTHETIC_FOLDS = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Pool:
         """Moments of a set by site and fold; the synthetic set is public and dealt to folds here."""
         if name == "synthetic":
             rows = self.synthetic(space)
-            return _dealt([Moments.of(rows[at]) for at in _public_folds(len(rows))])
+            return _dealt([Moments.of(rows[at]) for at in public_folds(len(rows))])
         return self._folds(name, lambda arrays: read_moments(f"{space}/{name}", arrays))
 
     def fourier(self, space: str, name: SetName) -> Folds[FourierSums]:
@@ -65,14 +65,14 @@ class Pool:
         if name == "synthetic":
             frequencies = torch.from_numpy(self.study.spaces[space].frequencies)
             waves = fourier_features(self.synthetic(space), frequencies)
-            return _dealt([FourierSums.of(waves[at]) for at in _public_folds(len(waves))])
+            return _dealt([FourierSums.of(waves[at]) for at in public_folds(len(waves))])
         return self._folds(name, lambda arrays: read_fourier(f"{space}/{name}", arrays))
 
     def histograms(self, name: SetName) -> Folds[Histogram]:
         """Histograms of intensities likewise."""
         if name == "synthetic":
             shares = torch.from_numpy(self.study.arrays["intensity/synthetic"].copy())
-            return _dealt([Histogram(len(at), shares[at].sum(0)) for at in _public_folds(len(shares))])
+            return _dealt([Histogram(len(at), shares[at].sum(0)) for at in public_folds(len(shares))])
         return self._folds(name, lambda arrays: read_histograms(f"intensity/{name}", arrays))
 
     def synthetic(self, space: str) -> torch.Tensor:
@@ -96,11 +96,6 @@ class Pool:
 
     def _folds(self, name: str, read: Callable[[Arrays], tuple[Any, ...]]) -> Folds[Any]:
         return Folds(tuple(read(arrays) for arrays in self.arrays.values()), tuple(self.arrays))
-
-
-def _public_folds(rows: int) -> list[torch.Tensor]:
-    count = max(2, min(_SYNTHETIC_FOLDS, rows // 2))
-    return [torch.arange(f, rows, count) for f in range(count)]
 
 
 def _dealt(parts: list[Any]) -> Folds[Any]:

@@ -19,7 +19,7 @@ from medtrust.federated.layout import REAL_SETS
 from medtrust.federated.signing import SigningKey
 from medtrust.federated.statement import Statement
 from medtrust.federated.study import Study
-from medtrust.federated.sums import SetSums, intensity_arrays, space_arrays
+from medtrust.federated.sums import SetSums, ball_arrays, intensity_arrays, space_arrays
 from medtrust.types import FeatureMatrix
 
 __all__ = ["SiteData", "SiteSet", "deal", "fingerprints", "site_statement"]
@@ -96,7 +96,8 @@ def site_statement(study: Study, site: str, data: SiteData, key: SigningKey) -> 
         "patients_known": data.train.patients_known and data.holdout.patients_known,
         "images": {name: len(data.of(name).patients) for name in REAL_SETS},
         "patients": {name: data.of(name).units for name in REAL_SETS},
-        "validity": {name: list(each) for name, each in (data.validity or {}).items()},
+        # what a space notices depends on the patients, and bears no noise
+        "validity": {} if study.privacy else {name: list(each) for name, each in (data.validity or {}).items()},
     }
     arrays: dict[str, npt.NDArray[Any]] = {}
     noise = key.secret(f"noise {study.digest} {_content(study, data)}")
@@ -111,6 +112,10 @@ def site_statement(study: Study, site: str, data: SiteData, key: SigningKey) -> 
         if study.asks("fidelity.intensity"):
             assert real.histograms is not None
             arrays |= intensity_arrays(study, sums, real.histograms, noise)
+        if study.asks("fidelity.precision") and name == "holdout":
+            for space in study.spaces.values():
+                train, holdout = data.train.features[space.name], data.holdout.features[space.name]
+                arrays |= ball_arrays(study, space, train, holdout.values, fold)
     if study.asks("privacy.cpm") or study.asks("privacy.ct"):
         space_name = study.header["copies"]["space"]
         train, holdout = (data.of(name).features[space_name] for name in REAL_SETS)

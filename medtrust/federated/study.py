@@ -22,7 +22,10 @@ from medtrust.types import FeatureMatrix, Intensity
 __all__ = ["BINS", "FORMAT", "RATES", "REPETITIONS", "RESULTS", "PublicSpace", "Study", "make_study"]
 
 FORMAT = "medtrust.study/1"
-RESULTS = ("fidelity.fd", "fidelity.mmd", "fidelity.intensity", "privacy.cpm", "privacy.ct")  # what sums can answer
+RESULTS = (  # what sums can answer
+    "fidelity.fd", "fidelity.mmd", "fidelity.intensity", "fidelity.precision", "fidelity.density", "privacy.cpm",
+    "privacy.ct",
+)  # fmt: skip
 RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)  # shares of planted copies in the copy test's self-test
 REPETITIONS = 100  # experiments for each of them
 BINS = 128  # of the histograms of intensities
@@ -317,6 +320,7 @@ def make_study(
 
 def _check_header(header: Mapping[str, Any]) -> None:
     Rules.of(header["rules"])
+    balls = {"fidelity.precision", "fidelity.density"} & set(header["results"])
     copying = {"privacy.cpm", "privacy.ct"} & set(header["results"])
     dims = {space["dim"] for space in header["spaces"].values()}
     for bad, sentence in (
@@ -332,6 +336,10 @@ def _check_header(header: Mapping[str, Any]) -> None:
             copying and header["privacy"],
             "counts of closest patients cannot be given with noise: leave cpm and diagnostics out of a study "
             "with privacy",
+        ),
+        (
+            balls and (header["privacy"] or header["release"] == "sums"),
+            "counts in balls are each site's own: leave prdc out of a study with privacy or secure sums",
         ),
         (header["copies"].get("reveal", "counts") not in ("counts", "distances"), 'reveal is "counts" or "distances"'),
         (

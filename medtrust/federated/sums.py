@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medtrust.federated.layout import write_fourier, write_histograms, write_moments
+from medtrust.federated.layout import public_folds, write_fourier, write_histograms, write_moments
 from medtrust.federated.noise import Privacy, secret_normal
 from medtrust.federated.study import PublicSpace, Study
 from medtrust.stats import groups
-from medtrust.stats.sufficient import FourierSums, Histogram, Moments, fourier_features, merged_bins
+from medtrust.stats.sufficient import BallCounts, FourierSums, Histogram, Moments, fourier_features, merged_bins
+from medtrust.types import FeatureMatrix
 
-__all__ = ["SetSums", "blocks_of", "clipped", "intensity_arrays", "space_arrays"]
+__all__ = ["SetSums", "ball_arrays", "blocks_of", "clipped", "intensity_arrays", "space_arrays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,21 @@ def space_arrays(
             fourier.append(total if study.privacy is None else _noisy_fourier(total, study, own))
     arrays = write_moments(f"{space.name}/{sums.name}", moments)
     return arrays | write_fourier(f"{space.name}/{sums.name}", fourier) if fourier else arrays
+
+
+def ball_arrays(
+    study: Study, space: PublicSpace, train: FeatureMatrix, holdout: torch.Tensor, holdout_fold: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[Any]]:
+    """How many synthetic images, and how many of holdout, lie in the balls around train: images, inside, balls."""
+    rows = space.project(train.values)
+    made, real = space.project(torch.from_numpy(space.synthetic.copy())), space.project(holdout)
+    own = [real[torch.from_numpy(np.flatnonzero(holdout_fold == f))] for f in range(int(holdout_fold.max()) + 1)]
+    parts = {"synthetic": [made[at] for at in public_folds(len(made))], "holdout": own}
+    counts = {name: BallCounts.of(rows, train.patients, folds) for name, folds in parts.items()}
+    return {
+        f"{space.name}/balls.{name}": torch.stack([each.n, each.inside, each.balls]).numpy()
+        for name, each in counts.items()
+    }
 
 
 def intensity_arrays(

@@ -58,6 +58,7 @@ def medtrust_metrics() -> Iterable[MetricSpec]:
         min_samples=20,
         min_patients=20,
         citation="arXiv:2002.09797",
+        mergeable=(("fidelity.precision", "counts in balls by site"), ("fidelity.density", "counts in balls by site")),
         volumes=True,
     )
     yield MetricSpec(

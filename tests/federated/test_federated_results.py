@@ -13,6 +13,7 @@ from medtrust.federated import Statement, from_sum, merge, site_statement
 from medtrust.federated.copies import dealt_samples
 from medtrust.federated.copy_rows import pooled_ranking
 from medtrust.federated.pool import pool_statements
+from medtrust.federated.study import RESULTS
 from medtrust.report.schema import complaint
 from medtrust.seeding import derive_seed
 from medtrust.stats.enrichment import EnrichmentTest
@@ -206,6 +207,7 @@ def test_secure_sums_carry_every_result(case) -> None:
     """Distances as in the open study; the copy test by Fisher's combination."""
     sites, synthetic, *_ = case
     _, asked = with_copies(sites, synthetic, np.random.default_rng(12))
+    asked["results"] = [name for name in RESULTS if name not in ("fidelity.precision", "fidelity.density")]
     study = study_of(list(sites), synthetic, release="sums", folds=5, **asked)
     vectors = [one.summable() for one in told(study, sites)]
     report = merge(study, from_sum(study, vectors[0][0], sum(v for _, v in vectors), list(sites)))
@@ -232,3 +234,24 @@ def test_impossible_wishes_are_refused() -> None:
         study_of(["a"], synthetic, results=("fidelity.kid",))
     with pytest.raises(ConfigError, match="copy features"):
         study_of(["a"], synthetic, results=("privacy.cpm",))
+
+
+def test_precision_and_density_are_the_sites_own(case) -> None:
+    """Each site's shares are those of `stats.manifold` on its rows; the merge is their mean by train patients."""
+    sites, _, study, _, report = case
+    space = study.spaces["toy"]
+    made = space.project(torch.from_numpy(space.synthetic))
+    shares = []
+    for data in sites.values():
+        real = space.project(data.train.features["toy"].values)
+        found = stats.manifold(real, made, data.train.patients)
+        shares.append((data.train.units, found.precision, found.density))
+    weights = [units for units, _, _ in shares]
+    for at, name in enumerate(("precision", "density"), 1):
+        row = report[f"fidelity.{name}[toy]"]
+        assert row.estimate.value == pytest.approx(np.average([s[at] for s in shares], weights=weights), rel=1e-12)
+        assert row.interval.lo <= row.estimate.value <= row.interval.hi
+        assert row.null.value > 0
+        assert "approximate" in row.notes[0]
+    with pytest.raises(ConfigError, match="leave prdc out"):
+        study_of(["a"], np.zeros((50, 12)) + np.arange(50)[:, None], release="sums", results=("fidelity.precision",))

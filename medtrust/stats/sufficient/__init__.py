@@ -1,5 +1,6 @@
 """Sufficient statistics: what several places can compute apart and join into the answer of all their data."""
 
+from medtrust.stats.sufficient.balls import BallCounts, site_shares
 from medtrust.stats.sufficient.enrichment import EnrichmentCounts, StratifiedEnrichment, StratifiedOutcome, fisher_p
 from medtrust.stats.sufficient.folded import Folds, Jackknifed, jackknife
 from medtrust.stats.sufficient.fourier import FourierSums, folded_mmd, fourier_features
@@ -10,6 +11,7 @@ from medtrust.stats.sufficient.ranks import RankSum, VanElteren, van_elteren
 from medtrust.stats.sufficient.sites import SiteDifference, site_difference
 
 __all__ = [
+    "BallCounts",
     "EnrichmentCounts",
     "Folds",
     "FourierSums",
@@ -31,6 +33,7 @@ __all__ = [
     "mean_noise_of",
     "merged_bins",
     "site_difference",
+    "site_shares",
     "upper",
     "van_elteren",
     "whole_matrix",
