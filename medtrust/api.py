@@ -18,11 +18,12 @@ import platformdirs
 
 from medtrust import __version__
 from medtrust.config import did_you_mean
-from medtrust.engine import Plan, make_plan, run_plan
+from medtrust.engine import run_plan
 from medtrust.errors import ConfigError, DataError, SafetyError
 from medtrust.evidence import check_policy, illustrate
 from medtrust.explaining import run_explainers
 from medtrust.guarding import account
+from medtrust.planning import Plan, make_plan
 from medtrust.progress import Progress, QuietProgress
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.seeding import DERIVATION, derive_seed

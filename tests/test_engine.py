@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from medtrust.engine import make_plan, run_plan
+from medtrust.engine import run_plan
 from medtrust.errors import ConfigError, Insufficient, SelectionError
 from medtrust.hookspecs import hookimpl
 from medtrust.host import Host, build_host
+from medtrust.planning import make_plan
 from medtrust.progress import QuietProgress
 from medtrust.types import (
     Estimate,

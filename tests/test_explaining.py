@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from medtrust import Estimate, Evidence, ExplainerSpec, Insufficient, MetricSpec, Picture, Result
-from medtrust.engine import make_plan, run_plan
+from medtrust.engine import run_plan
 from medtrust.evidence import illustrate
 from medtrust.explaining import attribute, explain, run_explainers, seen
 from medtrust.images import cividis, heat_map, strip
+from medtrust.planning import make_plan
 from medtrust.progress import QuietProgress
 from medtrust.pseudonyms import Pseudonyms
 from medtrust.stats import attribution as tests

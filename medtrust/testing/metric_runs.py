@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from medtrust.engine import Plan, make_plan, run_plan
+from medtrust.engine import run_plan
 from medtrust.extraction import Embedder, Scaling, standardise
+from medtrust.planning import Plan, make_plan
 from medtrust.progress import QuietProgress
 from medtrust.report import TrustReport, build_report
 from medtrust.testing.cases import Case, Images, make_case
