@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from medtrust_generators.diffusion import DiffusionModel
-from medtrust_generators.neural import NeuralFactory, NeuralGenerator
+from medtrust_generators.factory import NeuralFactory
+from medtrust_generators.neural import NeuralGenerator
 from medtrust_generators.options import Options
 
 __all__ = ["DiffusionFactory", "DiffusionGenerator"]

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from medtrust import ops
 from medtrust_generators.conditions import make_condition
+from medtrust_generators.factory import NeuralFactory
 from medtrust_generators.model import Draw, Model
-from medtrust_generators.neural import NeuralFactory, NeuralGenerator
+from medtrust_generators.neural import NeuralGenerator
 from medtrust_generators.options import Options
 from medtrust_generators.unet import levels_for, padding_to
 from medtrust_generators.whitening import Whitening
