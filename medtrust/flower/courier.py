@@ -85,7 +85,8 @@ class Courier:
     """
 
     most_failures = 3
-    pause = 0.2
+    pause = 0.25
+    look = 1.0
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class Courier:
         self._greeted: dict[int, tuple[int, float]] = {}
         self._tickets: dict[str, tuple[str, str | None, int]] = {}
         self._files = 0
+        self._looked = -self.look
 
     def carry(self, exchange: Exchange, patience: Callable[[str], float]) -> None:
         """Take an exchange through all its stages.
@@ -180,6 +182,9 @@ class Courier:
             self.sleep(self.pause)
 
     def _greet(self, now: float) -> None:
+        if now - self._looked < self.look:
+            return
+        self._looked = now
         for node in self.post.nodes():
             times, last = self._greeted.get(node, (0, -self.resend))
             if node not in self._node.values() and times < self.most_failures and now - last >= self.resend:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtrust.errors import ConfigError, MedtrustError
+from medtrust.errors import ConfigError, Insufficient, MedtrustError
 from medtrust.writing import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def serve(
 
     Raises:
         ConfigError: Options that do not go together, or a port in use.
-        MedtrustError: Too few sites came; what came is kept in the folder.
+        Insufficient: Too few sites came; what came is kept in the folder.
+        MedtrustError: One of Flower's processes stopped.
     """
     if tls is None and host not in ("127.0.0.1", "::1", "localhost"):
         raise ConfigError(f"{host} is reached by other machines: name a certificate (--tls-cert, --tls-key, --tls-ca)")
@@ -156,7 +157,7 @@ def serve(
         _follow(log, seen, say)
         result: dict[str, Any] = json.loads((folder / "transport.json").read_bytes())
     if result["problem"]:
-        raise MedtrustError(f"{result['problem']}. What came is kept in {folder}")
+        raise Insufficient(f"{result['problem']}. What came is kept in {folder}")
     return result
 
 
