@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import sys
@@ -90,6 +91,7 @@ class RayTasks(Local):
         import ray
 
         ray.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, n: int, die: str = "") -> list[Any]:
         import ray

@@ -223,7 +223,7 @@ def test_a_shard_that_kills_every_worker_is_blamed(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("MORTAL_TALLY", str(tmp_path / "tally"))
     monkeypatch.setenv("MORTAL_DEATHS", "1000")
     with make_engine("ray", workers=1) as machine, pytest.raises(EngineError) as caught:
-        ask(machine, made_set(40), Mortal)  # type: ignore[arg-type]
+        ask(machine, made_set(16), Mortal)  # type: ignore[arg-type]
     assert f"shard 0 of train (images 0 to 15) ended its worker {RETRIES + 1} times" in str(caught.value)
     assert len((tmp_path / "tally").read_text().splitlines()) == RETRIES + 1
 
