@@ -106,6 +106,7 @@ def site(
 ) -> None:
     """Compute this site's signed statement: sums and counts, held against the study's rules and the site's ledger."""
     from medtrust.federated import read_key
+    from medtrust.federated.merging import membership_of
     from medtrust.federated.releasing import release
     from medtrust.writing import write_atomically
 
@@ -116,6 +117,11 @@ def site(
     place = out or Path(f"{name}.statement")
     write_atomically(place, said.to_bytes())
     click.echo(f"{place}: {said.numbers} numbers in {len(said.to_bytes())} bytes, signed as {name}")
+    auc = membership_of(agreed, said.facts)
+    if auc is not None:
+        click.echo(
+            f"who holds an image of yours can tell that it is in these sums with an AUC of {auc:.2f} (0.5 is guessing)"
+        )
 
 
 @federated.command()

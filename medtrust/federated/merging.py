@@ -15,9 +15,10 @@ from medtrust.federated.site_rows import site_rows
 from medtrust.federated.statement import Statement
 from medtrust.federated.study import Study
 from medtrust.report import TrustReport, build_report
+from medtrust.stats.sufficient import membership_auc
 from medtrust.types import Demand, Result
 
-__all__ = ["merge"]
+__all__ = ["membership_of", "merge"]
 
 
 def merge(
@@ -86,9 +87,27 @@ def _run(pool: Pool, transport: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def membership_of(study: Study, facts: Mapping[str, Any]) -> float | None:
+    """How well somebody who holds an image can tell that it is in the sums: None where noise hides it or none are told.
+
+    Args:
+        study: The study.
+        facts: Of a statement: images and folds by set.
+
+    Returns:
+        Area under the curve for the smallest fold and the widest space, see `membership_auc`.
+    """
+    if study.privacy is not None or not study.asks("fidelity.fd"):
+        return None
+    widest = max(space.dim for space in study.spaces.values())
+    rows = min(int(facts["images"][name]) // int(facts["folds"][name]) for name in REAL_SETS)
+    return round(membership_auc(rows, widest), 3)
+
+
 def _revealed(pool: Pool, name: str) -> dict[str, Any]:
     arrays = pool.arrays[name]
     return {
+        "membership_auc": membership_of(pool.study, pool.facts[name]),
         **{key: pool.facts[name][key] for key in ("patients", "images", "folds")},
         "numbers": sum(array.size for array in arrays.values()),
         "bytes": pool.sizes[name],

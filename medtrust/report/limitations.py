@@ -81,6 +81,9 @@ def _about_precision(spaces: Mapping[str, Any]) -> Iterable[str]:
             )
 
 
+_TELLING = 0.6  # area under the curve above which membership in a site's sums is worth a sentence
+
+
 def _about_sites(federated: Mapping[str, Any]) -> Iterable[str]:
     if not federated:
         return
@@ -89,6 +92,13 @@ def _about_sites(federated: Mapping[str, Any]) -> Iterable[str]:
         "lies about "
         "its images cannot be told from one that does not, and a patient seen at two sites counts twice."
     )
+    told = [about.get("membership_auc") or 0.5 for about in federated["sites"].values()]
+    if max(told) > _TELLING:
+        yield (
+            "Somebody who already holds a patient's image can tell whether it is in a site's sums: in the worst case "
+            f"with an area under the curve of {max(told):.2f}, where 0.5 is guessing. More images per dimension, or "
+            "noise, hide it."
+        )
     rules = federated["rules"]
     if rules["lowered"]:
         names = ", ".join(federated["below"])

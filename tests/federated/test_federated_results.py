@@ -23,6 +23,7 @@ from medtrust.stats.sufficient import (
     RankSum,
     StratifiedEnrichment,
     fourier_features,
+    membership_auc,
     site_difference,
     van_elteren,
 )
@@ -255,3 +256,14 @@ def test_precision_and_density_are_the_sites_own(case) -> None:
         assert "approximate" in row.notes[0]
     with pytest.raises(ConfigError, match="leave prdc out"):
         study_of(["a"], np.zeros((50, 12)) + np.arange(50)[:, None], release="sums", results=("fidelity.precision",))
+
+
+def test_the_report_says_how_well_members_can_be_told(case) -> None:
+    """Each site's figure is that of its smallest fold, and one that tells much becomes a sentence."""
+    _, _, study, statements, report = case
+    told = report.run["federated"]["sites"]
+    for said in statements:
+        rows = min(said.facts["images"][name] // said.facts["folds"][name] for name in ("train", "holdout"))
+        assert told[said.site]["membership_auc"] == round(membership_auc(rows, study.spaces["toy"].dim), 3)
+    worst = max(about["membership_auc"] for about in told.values())
+    assert any(f"area under the curve of {worst:.2f}" in line for line in report.limitations) == (worst > 0.6)

@@ -2,6 +2,7 @@
 
 from medtrust.stats.sufficient.balls import BallCounts, site_shares
 from medtrust.stats.sufficient.enrichment import EnrichmentCounts, StratifiedEnrichment, StratifiedOutcome, fisher_p
+from medtrust.stats.sufficient.exposure import membership_auc
 from medtrust.stats.sufficient.folded import Folds, Jackknifed, jackknife
 from medtrust.stats.sufficient.fourier import FourierSums, folded_mmd, fourier_features
 from medtrust.stats.sufficient.frechet import folded_frechet, frechet_excess, mean_noise_of
@@ -30,6 +31,7 @@ __all__ = [
     "fourier_features",
     "frechet_excess",
     "jackknife",
+    "membership_auc",
     "mean_noise_of",
     "merged_bins",
     "site_difference",
